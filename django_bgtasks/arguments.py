@@ -1,0 +1,287 @@
+"""
+Pure: arguments and return values, checked and encoded as JSON.
+
+What one of the databases can't store is refused on all of them, so that a
+project may change its database (docs/databases.md has the table). Encoded
+values are ASCII.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .exceptions import ArgumentsTooLarge, InvalidArguments
+
+#: MariaDB's JSON_VALID refuses a depth of 32.
+MAX_DEPTH = 30
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+_encode = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+# NUL, and surrogates that are not half of a pair: PostgreSQL refuses both.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class NotJSON(Exception):
+    """A value that can't be stored: where it is, what it is, what to do."""
+
+    def __init__(self, path: tuple[Any, ...], what: str, advice: str) -> None:
+        super().__init__(path, what, advice)
+        self.path = path
+        self.what = what
+        self.advice = advice
+
+
+def normalise(value: Any, path: tuple[Any, ...] = ()) -> Any:
+    """
+    Return value made of what JSON knows: dict, list, str, int, float, bool, None.
+
+    As Django's normalize_json does, make lists of tuples and decode bytes as
+    UTF-8; refuse, besides, what a database refuses. Raise NotJSON.
+    """
+    kind = type(value)
+    if kind is str:
+        if _UNSTORABLE.search(value):
+            raise NotJSON(path, "holds NUL or half a surrogate pair", "Clean the text first.")
+        return value
+    if kind in _SCALARS:
+        if kind is int and value.bit_length() > 4096:
+            raise NotJSON(path, "is an int of more than 1,200 digits", "Pass it as a string.")
+        return value
+    if kind is float:
+        if not math.isfinite(value):
+            raise NotJSON(path, f"is {value!r}, which JSON can't hold", "Pass None.")
+        return value
+    if len(path) > MAX_DEPTH:
+        raise NotJSON(path[:1], f"is nested deeper than {MAX_DEPTH} levels", "Flatten it.")
+    if kind is dict or isinstance(value, Mapping):
+        result = {}
+        for key, item in value.items():
+            if isinstance(key, bytes):
+                key = normalise(key, path)
+            if not isinstance(key, str):
+                raise NotJSON(
+                    path,
+                    f"has the {type(key).__name__} {key!r} as a key, which JSON can't hold",
+                    "Use strings as keys.",
+                )
+            result[normalise(key, path)] = normalise(item, (*path, key))
+        return result
+    if isinstance(value, bytes):
+        try:
+            return normalise(value.decode(), path)
+        except UnicodeDecodeError:
+            raise NotJSON(
+                path, "is bytes that aren't UTF-8", "Pass base64.b64encode(value).decode()."
+            ) from None
+    if isinstance(value, str):
+        return normalise(str.__str__(value), path)
+    if isinstance(value, int):
+        return normalise(int(value), path)
+    if isinstance(value, float):
+        return normalise(float(value), path)
+    if isinstance(value, Sequence) and not isinstance(value, bytearray | memoryview | range):
+        return [normalise(item, (*path, index)) for index, item in enumerate(value)]
+    if isinstance(value, range):
+        return list(value)
+    raise NotJSON(path, *_described(value))
+
+
+def _described(value: Any) -> tuple[str, str]:
+    """Say what a value is that JSON can't hold, and what to pass instead."""
+    meta = getattr(type(value), "_meta", None)
+    if meta is not None and hasattr(value, "pk"):
+        return f"is a {meta.app_label}.{meta.object_name}", ".pk"
+    name = type(value).__name__
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    advice = {
+        "date": ".isoformat()",
+        "datetime": ".isoformat()",
+        "time": ".isoformat()",
+        "timedelta": ".total_seconds()",
+        "Decimal": "str()",
+        "UUID": "str()",
+        "PosixPath": "str()",
+        "set": "list()",
+        "frozenset": "list()",
+        "QuerySet": "list of primary keys",
+    }.get(name, "")
+    return f"is {article} {name}, which JSON can't hold", advice
+
+
+def _advice(name: str, advice: str, verb: str) -> str:
+    """Return the sentence that says what to do with the value called name."""
+    if advice == ".pk":
+        return f"{verb} {name}.pk and load it in the task."
+    if advice.startswith("."):
+        return f"{verb} {name}{advice}."
+    if advice.endswith("()"):
+        return f"{verb} {advice[:-1]}{name})."
+    if advice.startswith("list of"):
+        return f"{verb} a {advice}."
+    return advice or f"{verb} strings, numbers, booleans, None, lists and dictionaries of them."
+
+
+def _located(name: str, path: tuple[Any, ...]) -> str:
+    return name + "".join(f"[{step!r}]" for step in path)
+
+
+def encode_result(task_name: str, value: Any, limit: int) -> str:
+    """
+    Return a task's return value as JSON.
+
+    Raise ValueError with a text for the task's page if it can't be stored.
+    """
+    try:
+        encoded = _encode(normalise(value))
+    except NotJSON as problem:
+        where = _located("the value", problem.path) if problem.path else "a value that"
+        raise ValueError(
+            f"{task_name}() returned {where} {problem.what}. "
+            f"{_advice('value', problem.advice, 'Return')}"
+        ) from None
+    except RecursionError:
+        raise ValueError(f"{task_name}() returned a value that is nested too deeply.") from None
+    if len(encoded) > limit:
+        raise ValueError(
+            f"{task_name}() returned {len(encoded):,} bytes of JSON; at most {limit:,} are "
+            "stored (OPTIONS['MAX_RESULT_SIZE']). Store the data and return its id."
+        )
+    return encoded
+
+
+class Signature:
+    """
+    The parameters of a task's function, as the caller of enqueue sees them.
+
+    bind() checks a call in a microsecond where the function has neither
+    *args nor **kwargs nor positional-only parameters, and explains in the
+    words of Python's own TypeError.
+    """
+
+    __slots__ = ("_named", "_required", "_signature", "_simple", "name", "positional")
+
+    def __init__(self, func: Callable[..., Any], *, takes_context: bool) -> None:
+        self.name = func.__name__
+        parameters = list(inspect.signature(func).parameters.values())
+        if takes_context:
+            parameters = parameters[1:]
+        self._signature = inspect.Signature(parameters)
+        kinds = {p.kind for p in parameters}
+        self._simple = kinds <= {
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
+        }
+        self.positional = tuple(
+            p.name
+            for p in parameters
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+        )
+        self._named = frozenset(p.name for p in parameters)
+        self._required = frozenset(
+            p.name
+            for p in parameters
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        )
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise InvalidArguments unless the function can be called so."""
+        if self._simple:
+            given = {*self.positional[: len(args)], *kwargs}
+            if (
+                len(args) <= len(self.positional)
+                and len(given) == len(args) + len(kwargs)
+                and given <= self._named
+                and given >= self._required
+            ):
+                return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(self._explained(args, kwargs, str(error))) from None
+
+    def _explained(self, args: Sequence[Any], kwargs: Mapping[str, Any], otherwise: str) -> str:
+        if not self._simple:
+            return f"{self.name}() {otherwise}"
+        positional = self.positional
+        if len(args) > len(positional):
+            takes = f"{len(positional)} positional argument{'s' * (len(positional) != 1)}"
+            verb = "was" if len(args) == 1 else "were"
+            return f"{self.name}() takes {takes} but {len(args)} {verb} given"
+        for name in kwargs:
+            if name not in self._named:
+                return f"{self.name}() got an unexpected keyword argument {name!r}"
+            if name in positional[: len(args)]:
+                return f"{self.name}() got multiple values for argument {name!r}"
+        missing = [
+            repr(name)
+            for name in self._signature.parameters
+            if name in self._required and name not in kwargs and name not in positional[: len(args)]
+        ]
+        listed = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
+        plural = "s" * (len(missing) != 1)
+        return f"{self.name}() missing {len(missing)} required argument{plural}: {listed}"
+
+    def named(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield the arguments with their names, those of *args as *args[n]."""
+        for index, value in enumerate(args):
+            if index < len(self.positional):
+                yield self.positional[index], value
+            else:
+                yield f"*args[{index - len(self.positional)}]", value
+        yield from kwargs.items()
+
+    def encode(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int
+    ) -> tuple[list[Any], dict[str, Any], str, str]:
+        """
+        Return the arguments normalised, and as JSON.
+
+        Raise InvalidArguments, which names the argument.
+        """
+        try:
+            own_args = [normalise(value) for value in args]
+            own_kwargs = {key: normalise(value) for key, value in kwargs.items()}
+            encoded_args = _encode(own_args) if own_args else "[]"
+            encoded_kwargs = _encode(own_kwargs) if own_kwargs else "{}"
+        except (NotJSON, RecursionError, ValueError):
+            raise self._culprit(args, kwargs) from None
+        if len(encoded_args) + len(encoded_kwargs) > limit:
+            raise self._too_large(args, kwargs, len(encoded_args) + len(encoded_kwargs), limit)
+        return own_args, own_kwargs, encoded_args, encoded_kwargs
+
+    def _culprit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> InvalidArguments:
+        for name, value in self.named(args, kwargs):
+            try:
+                _encode(normalise(value))
+            except NotJSON as problem:
+                where = _located(name, problem.path)
+                return InvalidArguments(
+                    f"{self.name}(): argument {where!r} {problem.what}. "
+                    f"{_advice(where, problem.advice, 'Pass')}"
+                    if not problem.path
+                    else f"{self.name}(): argument {name!r} has, at {where}, a value that "
+                    f"{problem.what}. {_advice(where, problem.advice, 'Pass')}"
+                )
+            except (RecursionError, ValueError) as problem:
+                return InvalidArguments(f"{self.name}(): argument {name!r}: {problem}.")
+        return InvalidArguments(f"{self.name}(): the arguments can't be stored as JSON.")
+
+    def _too_large(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], size: int, limit: int
+    ) -> ArgumentsTooLarge:
+        sizes = [(len(_encode(normalise(value))), name) for name, value in self.named(args, kwargs)]
+        largest, name = max(sizes)
+        return ArgumentsTooLarge(
+            f"{self.name}(): the arguments take {size:,} bytes as JSON; at most {limit:,} are "
+            f"allowed (OPTIONS['MAX_ARGUMENT_SIZE']). The largest is {name!r} with {largest:,}. "
+            "Store the data and pass its id."
+        )

@@ -1,0 +1,225 @@
+"""DatabaseBackend: validate, insert, return a TaskResult."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router, transaction
+from django.utils import timezone
+from django.utils.functional import cached_property
+
+from . import conf
+from .arguments import Signature
+from .compat import (
+    BaseTaskBackend,
+    InvalidTask,
+    task_enqueued,
+)
+from .definition import Call, DatabaseTask, args_and_kwargs
+from .exceptions import TablesMissing
+from .ids import new_id
+from .signals import task_committed
+from .states import LiveStatus
+
+
+class DatabaseBackend(BaseTaskBackend):
+    """
+    A backend of django.tasks whose tasks are rows of the project's database.
+
+    Cheap to make, since @task makes one in each thread while modules are
+    imported: models are imported when the first task is enqueued.
+    """
+
+    task_class = DatabaseTask
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        super().__init__(alias, params)  # type: ignore[arg-type]
+        self.queue_order = list(dict.fromkeys(params.get("QUEUES", ["default"])))
+        self.conf = conf.Options(self.options)
+
+    @cached_property
+    def database(self) -> str:
+        """The database alias of the tasks."""
+        if self.conf.database:
+            return self.conf.database
+        from .models import QueuedTask
+
+        return router.db_for_write(QueuedTask)
+
+    def validate_task(self, task: Any) -> None:
+        self._check_queue(task)
+        super().validate_task(task)
+        if len(task.module_path) > 255:
+            raise InvalidTask(f"The path {task.module_path!r} is longer than 255 characters.")
+
+    def _check_queue(self, task: Any) -> None:
+        name = task.queue_name
+        if self.queues and name not in self.queues:
+            raise InvalidTask(
+                f"Queue '{name}' is not valid for backend. Queue '{name}' is not in "
+                f"TASKS[{self.alias!r}]['QUEUES'] ({', '.join(self.queue_order)})."
+                f"{conf.suggestion(name, self.queues)}"
+            )
+        if not isinstance(name, str) or not 0 < len(name) <= 100:
+            raise InvalidTask(f"queue_name must have 1 to 100 characters, not {name!r}.")
+
+    def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """
+        Insert a row in the caller's transaction; return its result.
+
+        Raise InvalidTask or InvalidArguments; nothing is written then.
+        """
+        return self._enqueue(task, [(args, kwargs)])[0]
+
+    def enqueue_many(self, task: Any, calls: Iterable[Call]) -> list[Any]:
+        """Insert a row for each of calls, all or none; return their results."""
+        listed = [args_and_kwargs(call) for call in calls]
+        return self._enqueue(task, listed) if listed else []
+
+    async def aenqueue_many(self, task: Any, calls: Iterable[Call]) -> list[Any]:
+        """See enqueue_many()."""
+        return await sync_to_async(self.enqueue_many, thread_sensitive=True)(task, calls)
+
+    def _enqueue(
+        self, task: Any, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+    ) -> list[Any]:
+        from . import transitions, wakeups
+        from .results import Commitment, build_result
+
+        if isinstance(task, DatabaseTask) and task.backend == self.alias:
+            # All else was checked when the Task was made; the settings may have changed since.
+            self._check_queue(task)
+            signature = task.signature
+            options = json.dumps(dict(task.overrides)) if task.overrides else None
+        else:
+            self.validate_task(task)
+            signature = Signature(task.func, takes_context=task.takes_context)
+            options = None
+        now = timezone.now()
+        later = task.run_after is not None and task.run_after > now
+        state = LiveStatus.SCHEDULED.value if later else LiveStatus.READY.value
+        database = self.database
+        operations = _operations_for(database)
+        run_after = operations.time_to_db(task.run_after)
+        fixed = (
+            task.module_path,
+            task.queue_name,
+            task.priority,
+            -task.priority,
+            self.alias,
+            state,
+            operations.time_to_db(now),
+            run_after,
+            run_after if later else None,
+            options,
+        )
+        limit = self.conf.max_argument_size
+        rows, results = [], []
+        # One for all: they commit together.
+        commitment = Commitment(done=False)
+        for args, kwargs in calls:
+            signature.bind(args, kwargs)
+            own_args, own_kwargs, args_json, kwargs_json = signature.encode(args, kwargs, limit)
+            task_id = new_id()
+            rows.append((operations.id_to_db(task_id), *fixed, args_json, kwargs_json))
+            results.append(
+                build_result(
+                    task=task,
+                    id=task_id,
+                    state=state,
+                    enqueued_at=now,
+                    args=own_args,
+                    kwargs=own_kwargs,
+                    backend=self.alias,
+                    database=database,
+                    commitment=commitment,
+                )
+            )
+
+        def committed() -> None:
+            commitment.done = True
+            if task_committed.has_listeners(type(self)):
+                for result in results:
+                    task_committed.send_robust(type(self), task_result=result)
+
+        def write() -> None:
+            try:
+                if len(rows) > 1:
+                    with transaction.atomic(using=database):
+                        transitions.enqueue(database, rows)
+                else:
+                    transitions.enqueue(database, rows)
+            except DatabaseError as error:
+                raise_if_tables_are_missing(error, database)
+                raise
+            wakeups.on_commit(database, committed)
+            if not later:
+                wakeups.wake(database, (task.queue_name,))
+
+        callers = self._callers_alias()
+        if callers is None:
+            write()
+        else:
+            transaction.on_commit(write, using=callers)
+        if task_enqueued.has_listeners(type(self)):
+            for result in results:
+                task_enqueued.send(type(self), task_result=result)
+        return results
+
+    def _callers_alias(self) -> str | None:
+        """
+        Return the alias of the open transaction to wait for, if it isn't that of the tasks.
+
+        A task in another database than the data can't be part of their
+        transaction: it is written when that has committed.
+        """
+        if connections[self.database].in_atomic_block:
+            return None
+        opened = [
+            connection.alias
+            for connection in connections.all(initialized_only=True)
+            if connection.in_atomic_block and connection.alias != self.database
+        ]
+        if not opened:
+            return None
+        return DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in opened else opened[0]
+
+    def get_result(self, result_id: str) -> Any:
+        """Return the result of an id. Raise TaskResultDoesNotExist."""
+        from .results import fetch_result
+
+        try:
+            return fetch_result(result_id, self.database)
+        except DatabaseError as error:
+            raise_if_tables_are_missing(error, self.database)
+            raise
+
+    def check(self, **kwargs: Any) -> list[Any]:
+        from .checks import check_backend
+
+        return check_backend(self)
+
+
+def _operations_for(alias: str) -> Any:
+    from .db import operations_for
+
+    return operations_for(alias)
+
+
+def raise_if_tables_are_missing(error: DatabaseError, alias: str) -> None:
+    """Raise TablesMissing, which says what to type, if that is what error means."""
+    from .db import is_missing_table
+
+    if is_missing_table(error):
+        option = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
+        raise TablesMissing(
+            f"The bgtasks tables do not exist in database {alias!r}. "
+            f"Run: python manage.py migrate{option}"
+        ) from error

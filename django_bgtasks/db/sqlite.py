@@ -1,0 +1,259 @@
+"""
+SQLite: one writer at a time, so every write transaction begins IMMEDIATE.
+
+Differs from the others in that a transaction that has read can't wait for the
+write lock, in that the lock is not fair, and in PRAGMA data_version, which
+tells within microseconds whether another connection has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import transaction
+
+from .base import (
+    DONE,
+    LIVE,
+    MOVING,
+    ChangeDetector,
+    ClaimedTask,
+    ClaimRequest,
+    DatabaseOperations,
+    Ending,
+    Exchange,
+)
+
+_MOVED = {
+    "started_at": "CASE WHEN attempt <= 1 THEN COALESCE(?, started_at) ELSE started_at END",
+    "last_attempted_at": "COALESCE(?, last_attempted_at)",
+    "failures": "?",
+    "lost_count": "?",
+    "errors": "?",
+    "reason": "?",
+}
+_END = (
+    f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at, return_value, claim_id) "
+    f"SELECT {', '.join(_MOVED.get(name, name) for name in MOVING)}, ?, ?, ?, claim_id "
+    f"FROM {LIVE} WHERE id = ? AND claim_id = ? AND status = 'RUNNING'"
+).replace("?", "%s")
+_GONE = f"DELETE FROM {LIVE} WHERE id = %s AND claim_id = %s AND status = 'RUNNING'"
+_ONE_QUEUE = (
+    f"SELECT id, rank, %s AS place FROM {LIVE} WHERE status = 'READY' AND queue_name = %s "
+    "ORDER BY rank, id LIMIT %s"
+)
+
+
+class SQLiteOperations(DatabaseOperations):
+    default_lease = 60.0
+    write_pause = (0.001, 0.004)
+
+    def time_to_db(self, value: datetime | None) -> Any:
+        return None if value is None else str(value.astimezone(UTC).replace(tzinfo=None))
+
+    def time_from_db(self, value: Any) -> datetime | None:
+        if value is None or isinstance(value, datetime):
+            return value and value.replace(tzinfo=UTC)
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+    def _now_sql(self, now: datetime | None) -> tuple[str, list[Any]]:
+        if now is None:
+            return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')", []
+        return "%s", [self.time_to_db(now)]
+
+    def now(self) -> datetime:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')")
+            now = self.time_from_db(cursor.fetchone()[0])
+        assert now is not None
+        return now
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        connection: Any = self.connection
+        mode = connection.transaction_mode
+        connection.transaction_mode = "IMMEDIATE"
+        try:
+            with super().write():
+                yield
+        finally:
+            connection.transaction_mode = mode
+
+    def exchange(self, endings: Sequence[Ending], request: ClaimRequest | None) -> Exchange:
+        if request is not None and (request.limit <= 0 or not request.queues):
+            request = None
+        # Look before asking for the write lock: an idle worker must not hold up the site.
+        if not endings and (request is None or not self._candidates(request)):
+            return Exchange()
+
+        def unit() -> Exchange:
+            done = Exchange()
+            with self.write():
+                if endings:
+                    done.ended = self._end(endings)
+                if request is not None:
+                    done.claimed = self._claim(request)
+            return done
+
+        done = self.retrying(unit)
+        self.pause()
+        return done
+
+    def _end(self, endings: Sequence[Ending]) -> set[str]:
+        ended = set()
+        with self.connection.cursor() as cursor:
+            for o in endings:
+                key = (self.id_to_db(o.id), self.id_to_db(o.claim_id))
+                began = self.time_to_db(o.began)
+                cursor.execute(
+                    _END,
+                    (
+                        began,
+                        began,
+                        o.failures,
+                        o.lost_count,
+                        o.errors,
+                        o.reason,
+                        o.status,
+                        self.time_to_db(o.finished_at),
+                        o.return_value,
+                        *key,
+                    ),
+                )
+                if cursor.rowcount:
+                    ended.add(o.id)
+                    cursor.execute(_GONE, key)
+        return ended
+
+    def _candidates(self, request: ClaimRequest) -> list[str]:
+        found = []
+        with self.connection.cursor() as cursor:
+            for place, name in enumerate(request.queues):
+                cursor.execute(_ONE_QUEUE, (place, name, request.limit))
+                found += cursor.fetchall()
+                if len(found) >= request.limit and not request.by_priority:
+                    break
+        if request.by_priority:
+            found.sort(key=lambda row: (row[1], row[0]))
+        return [row[0] for row in found[: request.limit]]
+
+    def _claim(self, request: ClaimRequest) -> list[ClaimedTask]:
+        ids = self._candidates(request)
+        if not ids:
+            return []
+        now, at = self._now_sql(request.now)
+        until = self._now_sql(request.now)[0]
+        if request.now is None:
+            until = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', '+{request.lease:.3f} seconds')"
+            lease: list[Any] = []
+        else:
+            until = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', %s, %s)"
+            lease = [*at, f"+{request.lease:.3f} seconds"]
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {LIVE} SET status = 'RUNNING', claim_id = %s, worker_id = %s, "
+                f"attempt = attempt + 1, lease_until = {until}, "
+                f"started_at = COALESCE(started_at, {now}), last_attempted_at = {now}, "
+                f"reason = '' WHERE id IN ({', '.join(['%s'] * len(ids))}) "
+                f"RETURNING {', '.join(MOVING)}",
+                [
+                    self.id_to_db(request.claim_id),
+                    request.worker_id,
+                    *lease,
+                    *at,
+                    *at,
+                    *ids,
+                ],
+            )
+            # All of them: a cursor that is not read to its end keeps the write lock.
+            rows = cursor.fetchall()
+        return self._claimed((self._as_claimed(row) for row in rows), request)
+
+    def _as_claimed(self, row: Sequence[Any]) -> list[Any]:
+        values = dict(zip(MOVING, row, strict=True))
+        values["id"] = self.id_from_db(values["id"])
+        for name in ("enqueued_at", "run_after", "started_at", "last_attempted_at"):
+            values[name] = self.time_from_db(values[name])
+        return list(values.values())
+
+    def move_back(self, ids: Sequence[str], *, statuses: Sequence[str], reason: str) -> list[str]:
+        kept = {"failures": "0", "lost_count": "0", "reason": "%s", "run_after": "NULL"}
+        columns = ", ".join(kept.get(name, name) for name in MOVING)
+        return self._move(
+            ids,
+            source=DONE,
+            statuses=statuses,
+            insert=f"INSERT INTO {LIVE} ({', '.join(MOVING)}, status, rank) "
+            f"SELECT {columns}, 'READY', -priority FROM {DONE}",
+            reason=reason,
+        )
+
+    def withdraw(self, ids: Sequence[str], *, reason: str) -> list[str]:
+        columns = ", ".join("%s" if name == "reason" else name for name in MOVING)
+        now, _ = self._now_sql(None)
+        return self._move(
+            ids,
+            source=LIVE,
+            statuses=("SCHEDULED", "WAITING", "READY"),
+            insert=f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at) "
+            f"SELECT {columns}, 'CANCELLED', {now} FROM {LIVE}",
+            reason=reason,
+        )
+
+    def _move(
+        self, ids: Sequence[str], *, source: str, statuses: Sequence[str], insert: str, reason: str
+    ) -> list[str]:
+        moved = []
+        where = f"WHERE id = %s AND status IN ({', '.join(['%s'] * len(statuses))})"
+
+        def unit() -> None:
+            with self.connection.cursor() as cursor:
+                for pk in ids:
+                    key = (self.id_to_db(pk), *statuses)
+                    cursor.execute(f"{insert} {where}", (reason, *key))
+                    if cursor.rowcount:
+                        cursor.execute(f"DELETE FROM {source} {where}", key)
+                        moved.append(self.id_from_db(pk))
+
+        if self.connection.in_atomic_block:
+            with transaction.atomic(using=self.alias):
+                unit()
+        else:
+            with self.write():
+                unit()
+        return moved
+
+    def change_detector(
+        self, queues: Callable[[], Sequence[str]], *, listen: bool
+    ) -> ChangeDetector:
+        return DataVersion(self)
+
+
+class DataVersion(ChangeDetector):
+    """
+    Compares PRAGMA data_version, which another connection's commit changes.
+
+    Past Django's cursor, whose bookkeeping costs several times the PRAGMA.
+    """
+
+    interval = 0.006
+
+    def __init__(self, operations: SQLiteOperations) -> None:
+        self._operations = operations
+        self._raw: Any = None
+        self._version = 0
+
+    def changed(self) -> bool:
+        connection = self._operations.connection
+        raw = connection.connection
+        if raw is None:
+            connection.ensure_connection()
+            raw = connection.connection
+        version = raw.execute("PRAGMA data_version").fetchone()[0]
+        if raw is self._raw and version == self._version:
+            return False
+        self._raw, self._version = raw, version
+        return True

@@ -1,0 +1,130 @@
+"""From the path that a row holds to the Task, and to nothing but a Task."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+
+from .compat import Task
+from .definition import DatabaseTask, unvalidated
+from .exceptions import UnknownTask
+
+_found: dict[str, Any] = {}
+
+
+def resolve(
+    path: str, *, aliases: Mapping[str, str] | None = None, modules: Iterable[str] = ()
+) -> Any:
+    """
+    Return the module-level Task at path.
+
+    A module is imported only if it lies in an installed app or in the
+    project's own package, or if modules (OPTIONS["TASK_MODULES"]) name it: a
+    row must not be able to have anything imported. Raise UnknownTask.
+    """
+    found = _found.get(path)
+    if found is not None:
+        return found
+    new_path = (aliases or {}).get(path, path)
+    module_path, _, name = new_path.rpartition(".")
+    module = sys.modules.get(module_path)
+    if module is None and _may_import(module_path, modules):
+        try:
+            module = import_module(module_path)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module_path.startswith(error.name):
+                raise
+    found = getattr(module, name, None)
+    if not isinstance(found, Task):
+        what = "" if found is None else f" What stands there is no Task but {type(found).__name__}."
+        raise UnknownTask(
+            f"No task {path!r}.{what} Was it renamed? Add it to OPTIONS['ALIASES']."
+        )
+    _found[path] = found
+    return found
+
+
+def _may_import(module_path: str, modules: Iterable[str]) -> bool:
+    packages = {config.name for config in apps.get_app_configs()}
+    packages.update(modules)
+    for setting in (settings.SETTINGS_MODULE, getattr(settings, "ROOT_URLCONF", None)):
+        if setting and "." in setting:
+            packages.add(setting.partition(".")[0])
+    return any(module_path == p or module_path.startswith(f"{p}.") for p in packages)
+
+
+def load_task_modules(modules: Iterable[str] = ()) -> int:
+    """
+    Import the tasks module of each app, and modules; return the number of tasks known.
+
+    A module that raises while it is imported raises here: a worker that knows
+    half of the tasks is worse than one that doesn't start.
+    """
+    for config in apps.get_app_configs():
+        name = f"{config.name}.tasks"
+        if name not in sys.modules and find_spec(name) is not None:
+            import_module(name)
+    for name in modules:
+        import_module(name)
+    return len(
+        {
+            id(value)
+            for module in list(sys.modules.values())
+            if (getattr(module, "__name__", "") or "").endswith("tasks")
+            or getattr(module, "__name__", None) in set(modules)
+            for value in vars(module).values()
+            if isinstance(value, Task)
+        }
+    )
+
+
+def restore(path: str, options: Mapping[str, Any] | None, **changes: Any) -> Any:
+    """
+    Return the Task at path as a row describes it, without asking a backend.
+
+    A path without a Task gives one that raises UnknownTask when it is called:
+    the result of a task that was deleted from the code can still be read.
+    """
+    try:
+        found = resolve(path)
+    except (UnknownTask, ImportError):
+        found = _missing(path)
+    if options and isinstance(found, DatabaseTask):
+        changes.update(
+            {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()},
+            overrides=tuple(sorted(options.items())),
+        )
+    if all(getattr(found, name) == value for name, value in changes.items()):
+        return found
+    return unvalidated(found, **changes)
+
+
+def _missing(path: str) -> DatabaseTask:
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise UnknownTask(f"No task {path!r}. Was it renamed? Add it to OPTIONS['ALIASES'].")
+
+    missing.__module__, _, missing.__qualname__ = path.rpartition(".")
+    missing.__name__ = missing.__qualname__
+    task = object.__new__(DatabaseTask)
+    for name, value in {
+        "func": missing,
+        "priority": 0,
+        "backend": "default",
+        "queue_name": "default",
+        "run_after": None,
+        "takes_context": False,
+        "max_attempts": 1,
+        "backoff": "exponential",
+        "retry_on": (),
+        "give_up_on": (),
+        "on_lost": "retry",
+        "overrides": (),
+    }.items():
+        object.__setattr__(task, name, value)
+    return task

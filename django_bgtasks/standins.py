@@ -1,0 +1,46 @@
+"""
+Django's immediate and dummy backends for test settings.
+
+They refuse at the call what DatabaseBackend refuses, and take the options of
+its tasks: Django's own raise TypeError when a module with
+@task(max_attempts=5) is imported on Django 6.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from . import compat, conf
+from .arguments import Signature
+from .definition import Call, DatabaseTask, args_and_kwargs
+
+
+class _Contract:
+    """What both share: the task class, the options, the checks of the arguments."""
+
+    task_class = DatabaseTask
+    supports_defer = True
+
+    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        super().__init__(alias, params)  # type: ignore[call-arg]
+        self.conf = conf.Options(params.get("OPTIONS", {}))
+
+    def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Check the arguments as DatabaseBackend does, and do what Django's backend does."""
+        signature = Signature(task.func, takes_context=task.takes_context)
+        signature.bind(args, kwargs)
+        own_args, own_kwargs, *_ = signature.encode(args, kwargs, self.conf.max_argument_size)
+        return super().enqueue(task, own_args, own_kwargs)  # type: ignore[misc]
+
+    def enqueue_many(self, task: Any, calls: Iterable[Call]) -> list[Any]:
+        """Enqueue a task for each of calls."""
+        return [self.enqueue(task, *args_and_kwargs(call)) for call in calls]
+
+
+class ImmediateBackend(_Contract, compat.ImmediateBackend):
+    """Runs each task at once, in the thread that enqueues it; run_after is not waited for."""
+
+
+class DummyBackend(_Contract, compat.DummyBackend):
+    """Runs nothing; keeps the results of what was enqueued in .results."""

@@ -1,0 +1,63 @@
+"""What follows the commit of an enqueue: task_committed, and a hint to the workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+
+from .db import operations_for
+
+logger = logging.getLogger("django_bgtasks")
+
+#: NOTIFY takes a lock of the whole server when it commits. A worker that was
+#: just woken looks again by itself for longer than this.
+MIN_INTERVAL = 0.1
+
+_last: dict[tuple[str, str], float] = {}
+_lock = threading.Lock()
+_listeners: list[Callable[[str], None]] = []
+
+
+def subscribe(callback: Callable[[str], None]) -> None:
+    """Have callback called with a queue's name after each commit in this process."""
+    _listeners.append(callback)
+
+
+def unsubscribe(callback: Callable[[str], None]) -> None:
+    """Undo subscribe()."""
+    _listeners.remove(callback)
+
+
+def on_commit(alias: str, callback: Callable[[], Any]) -> None:
+    """Call callback after the commit of what was just written, at once if that was autocommit."""
+    if connections[alias].in_atomic_block:
+        transaction.on_commit(callback, using=alias, robust=True)
+    else:
+        callback()
+
+
+def wake(alias: str, queues: Iterable[str]) -> None:
+    """Tell workers that tasks wait, after the commit; at most once a queue in MIN_INTERVAL."""
+
+    def tell() -> None:
+        for callback in _listeners:
+            for queue in queues:
+                callback(queue)
+        now = time.monotonic()
+        with _lock:
+            due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]
+            for queue in due:
+                _last[alias, queue] = now
+        if due:
+            try:
+                operations_for(alias).notify(due)
+            except DatabaseError:
+                # The task is committed; workers find it without the hint.
+                logger.debug("Could not notify the workers of %r.", alias, exc_info=True)
+
+    on_commit(alias, tell)
