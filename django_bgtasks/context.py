@@ -34,12 +34,17 @@ class DatabaseTaskContext(TaskContext):
 
 def current() -> DatabaseTaskContext | None:
     """Return the context of the task that runs here, None outside of a task."""
-    return _current.get()
+    execution = _current.get()
+    return None if execution is None else execution.context()
 
 
-def enter(context: DatabaseTaskContext) -> Any:
-    """Make context the current one; return a token for leave()."""
-    return _current.set(context)
+def enter(execution: Any) -> Any:
+    """
+    Make the run whose context() is asked for the current one; return a token for leave().
+
+    A run and not its context, which is made only if somebody asks.
+    """
+    return _current.set(execution)
 
 
 def leave(token: Any) -> None:

@@ -231,6 +231,29 @@ def unvalidated(task: Any, **changes: Any) -> Any:
     return copy
 
 
+def unchecked(func: Callable[..., Any]) -> DatabaseTask:
+    """Return a task of func with all defaults, whatever the backends say of it."""
+    made = object.__new__(DatabaseTask)
+    for f in fields(DatabaseTask):
+        value = f.default
+        if f.name == "func":
+            value = func  # type: ignore[assignment]
+        elif f.name in _BASE_DEFAULTS:
+            value = _BASE_DEFAULTS[f.name]
+        object.__setattr__(made, f.name, value)
+    return made
+
+
+# Django 6.0's Task has no defaults for these.
+_BASE_DEFAULTS: dict[str, Any] = {
+    "priority": DEFAULT_TASK_PRIORITY,
+    "queue_name": DEFAULT_TASK_QUEUE_NAME,
+    "backend": DEFAULT_TASK_BACKEND_ALIAS,
+    "run_after": None,
+    "takes_context": False,
+}
+
+
 @overload
 def task(function: Callable[..., Any], /) -> DatabaseTask: ...
 

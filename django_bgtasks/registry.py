@@ -12,7 +12,7 @@ from django.apps import apps
 from django.conf import settings
 
 from .compat import Task
-from .definition import DatabaseTask, unvalidated
+from .definition import DatabaseTask, unchecked, unvalidated
 from .exceptions import UnknownTask
 
 _found: dict[str, Any] = {}
@@ -111,20 +111,4 @@ def _missing(path: str) -> DatabaseTask:
 
     missing.__module__, _, missing.__qualname__ = path.rpartition(".")
     missing.__name__ = missing.__qualname__
-    task = object.__new__(DatabaseTask)
-    for name, value in {
-        "func": missing,
-        "priority": 0,
-        "backend": "default",
-        "queue_name": "default",
-        "run_after": None,
-        "takes_context": False,
-        "max_attempts": 1,
-        "backoff": "exponential",
-        "retry_on": (),
-        "give_up_on": (),
-        "on_lost": "retry",
-        "overrides": (),
-    }.items():
-        object.__setattr__(task, name, value)
-    return task
+    return unchecked(missing)

@@ -1,0 +1,65 @@
+"""The thread of a child that sends Django's signals about outcomes that are written."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from queue import SimpleQueue
+from typing import Any
+
+from ..compat import task_finished
+from ..signals import task_retried
+from .execution import Execution, clean_connections, is_observed
+
+logger = logging.getLogger("django_bgtasks.worker")
+
+
+class Announcer:
+    """
+    Sends task_finished and task_retried, in the order of the outcomes.
+
+    In a thread of its own, so that a slow receiver holds up neither tasks nor
+    claims; it is started by the first outcome that somebody listens for.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def announce(self, execution: Execution) -> None:
+        """Send the signal of execution soon."""
+        failed = execution.exception is not None
+        if failed or is_observed(task_finished) or task_retried.receivers:
+            self._put(execution.announce)
+
+    def announce_row(self, task_id: str, alias: str, backend: Any) -> None:
+        """Send task_finished for a task that failed because its process died."""
+        from ..results import fetch_result
+
+        def send() -> None:
+            task_finished.send_robust(type(backend), task_result=fetch_result(task_id, alias))
+
+        self._put(send)
+
+    def _put(self, action: Any) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="bgtasks-announcer", daemon=True
+            )
+            self._thread.start()
+        self._queue.put(action)
+
+    def _run(self) -> None:
+        while (action := self._queue.get()) is not None:
+            try:
+                action()
+            except Exception:
+                logger.exception("A finished task could not be announced.")
+            if self._queue.empty():
+                clean_connections()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Send what is left."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout)

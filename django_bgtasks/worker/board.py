@@ -1,0 +1,101 @@
+"""
+What a child holds, in memory that its supervisor shares.
+
+A child that is killed can't say what it was doing, and a message for each task
+would cost more than a short task: so the child writes a byte here, and the
+supervisor reads, whenever it renews leases and when the child has died.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from ..ids import dashed
+
+_ENTRY = struct.Struct("<B7x16s16sd")
+#: Tasks that a child claims ahead of its free slots, at most.
+MAX_PREFETCH = 400
+
+
+class Stage(IntEnum):
+    """How far a task that a child holds has come."""
+
+    FREE = 0
+    CLAIMED = 1
+    STARTED = 2
+    # It ran; what came of it is not written yet.
+    RAN = 3
+
+
+class Entry(NamedTuple):
+    """One task on the board; since is time.monotonic() of its start."""
+
+    stage: Stage
+    id: str
+    claim_id: str
+    since: float
+
+
+def board_size(threads: int, async_concurrency: int) -> int:
+    """Return the bytes of a board for a child with so many slots."""
+    return _ENTRY.size * (MAX_PREFETCH + 2 * (threads + async_concurrency) + 8)
+
+
+class Board:
+    """A view of the shared bytes, for the child that writes or the supervisor that reads."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memoryview(memory).cast("B")
+        self.capacity = len(self._memory) // _ENTRY.size
+        self._free = list(range(self.capacity - 1, -1, -1))
+
+    @property
+    def room(self) -> int:
+        """How many more tasks can be put down."""
+        return len(self._free)
+
+    def put(self, task_id: str, claim_id: str) -> int:
+        """Note a claimed task; return its place."""
+        place = self._free.pop()
+        _ENTRY.pack_into(
+            self._memory,
+            place * _ENTRY.size,
+            Stage.FREE,
+            bytes.fromhex(task_id.replace("-", "")),
+            bytes.fromhex(claim_id.replace("-", "")),
+            0.0,
+        )
+        # Last, so that a half-written entry is not read.
+        self._memory[place * _ENTRY.size] = Stage.CLAIMED
+        return place
+
+    def start(self, place: int) -> None:
+        """Note that the user's code begins now."""
+        offset = place * _ENTRY.size
+        struct.pack_into("<d", self._memory, offset + 40, time.monotonic())
+        self._memory[offset] = Stage.STARTED
+
+    def ran(self, place: int) -> None:
+        """Note that the user's code has ended."""
+        self._memory[place * _ENTRY.size] = Stage.RAN
+
+    def remove(self, place: int) -> None:
+        """Note that the task is not held any more."""
+        self._memory[place * _ENTRY.size] = Stage.FREE
+        self._free.append(place)
+
+    def entries(self) -> list[Entry]:
+        """Return what is held."""
+        found = []
+        size = _ENTRY.size
+        for place in range(self.capacity):
+            if self._memory[place * size]:
+                stage, task, claim, since = _ENTRY.unpack_from(self._memory, place * size)
+                if stage:
+                    found.append(
+                        Entry(Stage(stage), dashed(task.hex()), dashed(claim.hex()), since)
+                    )
+        return found

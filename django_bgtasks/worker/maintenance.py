@@ -1,0 +1,120 @@
+"""What any worker does for all: due tasks, lapsed leases, old results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from .. import registry, transitions
+from ..db import operations_for
+from ..models import Duty, Worker
+from ..states import FinalStatus
+
+logger = logging.getLogger("django_bgtasks.worker")
+
+#: Rows that one statement moves.
+BATCH = 500
+#: Seconds between two prunings, by whichever worker.
+PRUNE_INTERVAL = 60.0
+#: Rows that one round of pruning deletes at most, lest it keep others from the database.
+PRUNE_ROUND = 20_000
+#: Seconds for which a worker that ended is still shown.
+WORKER_RETENTION = 3600.0
+
+
+def take_duty(alias: str, name: str, interval: float) -> bool:
+    """
+    Say whether the caller is the one that does a piece of maintenance now.
+
+    One guarded UPDATE: whoever changes the row does the work.
+    """
+    operations = operations_for(alias)
+    now = operations.now()
+    duties = Duty.objects.using(alias)
+    taken = duties.filter(
+        name=name, last_run_at__lt=now - timedelta(seconds=interval)
+    ).update(last_run_at=now)
+    if taken:
+        return True
+    if duties.filter(name=name).exists():
+        return False
+    duties.bulk_create([Duty(name=name, last_run_at=now)], ignore_conflicts=True)
+    return False
+
+
+def promote_due(alias: str) -> tuple[set[str], float | None]:
+    """
+    Make due tasks READY.
+
+    Return the queues concerned, and the seconds until the next task is due.
+    """
+    queues: set[str] = set()
+    while batch := transitions.promote(alias, BATCH):
+        queues.update(batch)
+        if len(batch) < BATCH:
+            break
+    return queues, operations_for(alias).next_due()
+
+
+def reap(alias: str, *, lease: float, max_lost: int) -> tuple[int, transitions.Rescue]:
+    """Rescue the tasks of workers that nothing was heard of for a whole lease."""
+    held = transitions.take_over(alias, lease=lease, limit=BATCH)
+    if not held:
+        return 0, transitions.Rescue()
+    rescue = transitions.rescue(
+        alias,
+        held,
+        why="nothing was heard of its worker for a whole lease.",
+        max_lost=max_lost,
+        fails_when_lost=fails_when_lost,
+    )
+    return len(held), rescue
+
+
+def fails_when_lost(row: Any) -> bool:
+    """Say whether the task of a row is not to be run again after its process died."""
+    task = registry.restore(row.task_path, row.options)
+    return getattr(task, "on_lost", "retry") == "fail"
+
+
+def prune(
+    alias: str,
+    *,
+    successful: float | None,
+    failed: float | None,
+    limit: int = PRUNE_ROUND,
+    progress: Callable[[int], None] = lambda count: None,
+) -> int:
+    """
+    Delete results that are older than their retention in seconds, None keeping all.
+
+    In batches of BATCH, each a transaction of its own. Return how many.
+    """
+    operations = operations_for(alias)
+    now = operations.now()
+    total = 0
+    for seconds, statuses in (
+        (successful, [FinalStatus.SUCCESSFUL]),
+        (failed, [FinalStatus.FAILED, FinalStatus.CANCELLED]),
+    ):
+        if seconds is None:
+            continue
+        before = now - timedelta(seconds=seconds)
+        while total < limit:
+            count = operations.prune([str(s) for s in statuses], before, min(BATCH, limit - total))
+            total += count
+            progress(count)
+            operations.pause()
+            if not count:
+                break
+    return total
+
+
+def forget_workers(alias: str) -> None:
+    """Delete the rows of workers that ended, or fell silent, long ago."""
+    before = timezone.now() - timedelta(seconds=WORKER_RETENTION)
+    Worker.objects.using(alias).filter(heartbeat_at__lt=before).delete()

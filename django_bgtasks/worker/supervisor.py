@@ -1,0 +1,564 @@
+"""
+The parent of the child processes. It runs no task.
+
+One thread waits for signals, children, wake-ups and timers, and does what is
+due; all that it writes is guarded by claims, or idempotent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from django.db import DatabaseError, connections
+
+from .. import transitions, wakeups
+from ..db import FailureKind, classify, operations_for
+from ..models.worker import WorkerState
+from ..signals import task_released, task_rescued, worker_started, worker_stopped
+from . import maintenance
+from .board import Stage
+from .child import resident_memory
+from .execution import reset_connection
+from .heartbeat import Heartbeat
+from .leases import Contact, Fence, boot_clock
+from .plan import WorkerPlan
+from .processes import ChildProcess, context
+
+logger = logging.getLogger("django_bgtasks.worker")
+
+#: Exit codes of runworker (docs/reference/commands.md).
+FINISHED, CRASHED, FORCED, RELOAD = 0, 1, 4, 30
+#: A child that dies within this time of its start is replaced with growing pauses.
+YOUNG = 2.0
+
+
+class Timer:
+    """A duty that is due at intervals."""
+
+    def __init__(self, interval: float, action: Callable[[], float | None]) -> None:
+        self.interval = interval
+        self.action = action
+        self.due_at = time.monotonic()
+
+    def run(self) -> None:
+        """Do the duty; it may say in how many seconds it is due again."""
+        self.due_at = time.monotonic() + self.interval
+        sooner = self.action()
+        if sooner is not None:
+            self.due_at = time.monotonic() + max(0.001, min(self.interval, sooner))
+
+
+class Supervisor:
+    """Children, leases, shutdown, maintenance. No user code."""
+
+    def __init__(self, plan: WorkerPlan, backend: Any) -> None:
+        self.plan = plan
+        self.backend = backend
+        self.sender = type(backend)
+        self.alias = plan.database
+        self.operations = operations_for(plan.database)
+        self.context = context()
+        self.children: list[ChildProcess] = []
+        self.contact = Contact()
+        self.heartbeat = Heartbeat(plan)
+        self.detector = self.operations.change_detector(self._queues, listen=backend.conf.listen)
+        self.selector = selectors.DefaultSelector()
+        self.paused: set[str] = set()
+        self.state = WorkerState.RUNNING
+        self.exit_code = FINISHED
+        self.stop_at: float | None = None
+        self.signals_seen = 0
+        self.number = 0
+        self.ended_counts = {"successful": 0, "failed": 0, "retried": 0}
+        self.respawn_at = 0.0
+        self.early_deaths = 0
+        # What dead children held and could not be given back yet.
+        self.unrecovered: list[Callable[[], None]] = []
+        self.started_at = time.monotonic()
+        self.down = False
+        self._detector_fd: int | None = None
+        self._source_snapshot: dict[str, float] | None = None
+
+    # Life
+
+    def run(self) -> int:
+        """Work until told to stop; return the exit code."""
+        self._catch_signals()
+        fence = Fence(self.contact, self.plan.lease, self._holders, self._fenced)
+        try:
+            self._guarded(self._come_up)
+            for _ in range(self.plan.processes):
+                self._spawn()
+            timers = self._timers()
+            fence.start()
+            worker_started.send_robust(self.sender, worker=self.heartbeat.worker)
+            while self.children or not self._may_end():
+                self._wait(timers)
+                for timer in timers:
+                    if time.monotonic() >= timer.due_at:
+                        self._guarded(timer.run)
+                self._replace_children()
+                self._drive_shutdown()
+        finally:
+            fence.stop()
+            for child in self.children:
+                child.kill()
+            self._guarded(self._go_down)
+            self.detector.close()
+            worker_stopped.send_robust(self.sender, worker=self.heartbeat.worker)
+        return self.exit_code
+
+    def _come_up(self) -> None:
+        self.heartbeat.begin(self.operations.now())
+        self._read_queues()
+
+    def _go_down(self) -> None:
+        for action in self.unrecovered:
+            action()
+        self.heartbeat.end(self.totals())
+
+    def _may_end(self) -> bool:
+        return self.state == WorkerState.STOPPING
+
+    def totals(self) -> dict[str, int]:
+        """Return how many tasks of this worker ended how."""
+        totals = dict(self.ended_counts)
+        for child in self.children:
+            for name, count in child.counts.items():
+                totals[name] += count
+        return totals
+
+    def _timers(self) -> list[Timer]:
+        lease = self.plan.lease
+        timers = [
+            Timer(lease / 6, self._renew),
+            Timer(min(5.0, lease / 3), self._beat),
+            Timer(1.0, self._read_queues),
+            Timer(1.0, self._watch_limits),
+        ]
+        if self.plan.maintenance:
+            timers += [
+                Timer(1.0, self._promote),
+                Timer(lease / 3, self._reap),
+                Timer(5.0, self._prune),
+            ]
+        if self.plan.reload:
+            timers.append(Timer(1.0, self._watch_source))
+        return timers
+
+    # Waiting
+
+    def _wait(self, timers: list[Timer]) -> None:
+        timeout = min(timer.due_at for timer in timers) - time.monotonic()
+        if self.detector.interval is not None and not self.down:
+            timeout = min(timeout, self.detector.interval)
+        if self.stop_at is not None:
+            timeout = min(timeout, self.stop_at - time.monotonic(), 0.1)
+        if len(self.children) < self.plan.processes:
+            timeout = min(timeout, 0.05)
+        self._watch_detector()
+        for key, _ in self.selector.select(max(0.0, timeout)):
+            if key.data is not None:
+                key.data()
+        if not self.down:
+            self._look_for_changes()
+
+    def _watch_detector(self) -> None:
+        fd = self.detector.fileno()
+        if fd != self._detector_fd:
+            if self._detector_fd is not None:
+                try:
+                    self.selector.unregister(self._detector_fd)
+                except (KeyError, ValueError, OSError):
+                    pass
+            self._detector_fd = fd
+            if fd is not None:
+                self.selector.register(fd, selectors.EVENT_READ, None)
+
+    def _look_for_changes(self) -> None:
+        try:
+            changed = self.detector.changed()
+        except DatabaseError as error:
+            self._failed(error)
+            return
+        if changed:
+            self._wake()
+
+    def _wake(self) -> None:
+        for child in self.children:
+            if child.ready and not child.retiring:
+                child.send("wake")
+
+    # Children
+
+    def _spawn(self) -> None:
+        self.number += 1
+        child = ChildProcess(self.context, self.plan, self.number)
+        self.children.append(child)
+        self.selector.register(child.pipe, selectors.EVENT_READ, lambda: self._hear(child))
+        self.selector.register(child.sentinel, selectors.EVENT_READ, lambda: self._bury(child))
+        child.send("queues", self._queues_for_children())
+        if self.state == WorkerState.QUIET:
+            child.send("quiet")
+
+    def _hear(self, child: ChildProcess) -> None:
+        messages = child.received()
+        if not messages and not child.process.is_alive():
+            self._bury(child)
+            return
+        for kind, *details in messages:
+            if kind == "ready":
+                child.ready = True
+                self.early_deaths = 0
+            elif kind == "retiring":
+                child.retiring = True
+                logger.info("Child %d is replaced: %s.", child.pid, details[0])
+            elif kind == "counts":
+                child.counts, child.running = details
+
+    def _bury(self, child: ChildProcess) -> None:
+        """Give back what a child that has ended held, and forget it."""
+        if child not in self.children:
+            return
+        for kind, *details in child.received():
+            if kind == "counts":
+                child.counts = details[0]
+            elif kind == "retiring":
+                child.retiring = True
+        self.children.remove(child)
+        self.selector.unregister(child.pipe)
+        self.selector.unregister(child.sentinel)
+        entries = child.entries()
+        how = child.close()
+        for name, count in child.counts.items():
+            self.ended_counts[name] += count
+        asked = child.retiring or self.state == WorkerState.STOPPING
+        if entries or not (asked or self.plan.burst):
+            logger.warning("Child process %d %s.", child.pid, how)
+        if not child.ready:
+            self.early_deaths += 1
+        if time.monotonic() - child.started_at < YOUNG and not asked:
+            pause = min(0.1 * 2**self.early_deaths, 30.0) if self.early_deaths else 0.0
+            self.respawn_at = time.monotonic() + pause
+        if entries:
+            self._recover(entries, f"its process {how}.")
+        if self.early_deaths >= 5 and not self.number > self.early_deaths:
+            logger.critical("No child process came up; see above for why.")
+            self.exit_code = CRASHED
+            self._stop(0.0)
+        if self.plan.burst and not self.children:
+            self._stop(0.0)
+
+    def _replace_children(self) -> None:
+        if self.state == WorkerState.STOPPING or time.monotonic() < self.respawn_at:
+            return
+        if self.plan.burst:
+            return
+        while len(self.children) < self.plan.processes:
+            self._spawn()
+
+    def _recover(self, entries: list[Any], why: str, *, interrupted: bool = False) -> None:
+        """
+        Give back what was held: unharmed what had not begun, counted what had.
+
+        With interrupted, what had begun is given back unharmed, too.
+        """
+        unharmed, lost = [], []
+        for entry in entries:
+            begun = entry.stage == Stage.STARTED and not interrupted
+            (lost if begun else unharmed).append(entry)
+        ran = {entry.id for entry in unharmed if entry.stage != Stage.CLAIMED}
+
+        def action() -> None:
+            keep = self._must_not_run_again(unharmed, ran)
+            back = [(e.id, e.claim_id) for e in unharmed if e.id not in keep]
+            if back and transitions.release(self.alias, back, reason=why if interrupted else ""):
+                task_released.send_robust(
+                    self.sender, task_ids=[pk for pk, _ in back], reason=why
+                )
+            gone = [(e.id, e.claim_id) for e in [*lost, *(u for u in unharmed if u.id in keep)]]
+            if gone:
+                rescue = transitions.rescue(
+                    self.alias,
+                    gone,
+                    why=why,
+                    max_lost=self.backend.conf.max_lost,
+                    fails_when_lost=maintenance.fails_when_lost,
+                )
+                self._tell_rescue(rescue, why)
+            self._wake()
+
+        self.unrecovered.append(action)
+        self._guarded(self._recover_all)
+
+    def _must_not_run_again(self, unharmed: list[Any], ran: set[str]) -> set[str]:
+        """Return ids of tasks that ran unrecorded and have on_lost="fail"."""
+        if not ran:
+            return set()
+        from ..models import QueuedTask
+
+        rows = QueuedTask.objects.using(self.alias).filter(pk__in=sorted(ran))
+        return {str(row.pk) for row in rows if maintenance.fails_when_lost(row)}
+
+    def _recover_all(self) -> None:
+        while self.unrecovered:
+            self.unrecovered[0]()
+            self.unrecovered.pop(0)
+
+    def _tell_rescue(self, rescue: transitions.Rescue, why: str) -> None:
+        for task_id in rescue.again:
+            logger.warning("Task %s runs again: %s", task_id, why, extra={"task_id": task_id})
+        for task_id in rescue.failed:
+            logger.error("Task %s failed: %s", task_id, why, extra={"task_id": task_id})
+            self.ended_counts["failed"] += 1
+            listener = next((c for c in self.children if c.ready and not c.retiring), None)
+            if listener is not None:
+                listener.send("announce", task_id)
+        ids = [*rescue.again, *rescue.failed]
+        if ids:
+            task_rescued.send_robust(self.sender, task_ids=ids, reason=why)
+
+    # Duties
+
+    def _held(self) -> dict[str, str]:
+        return {e.id: e.claim_id for child in self.children for e in child.entries()}
+
+    def _holders(self) -> list[int]:
+        return [child.pid for child in list(self.children) if child.entries()]
+
+    def _renew(self) -> None:
+        asked_at = boot_clock()
+        held = self._held()
+        if held:
+            kept = self.operations.renew(held.items(), self.plan.lease)
+            if len(kept) < len(held):
+                self._lost_claims(set(held) - kept, held)
+            self.operations.pause()
+        elif self.down:
+            self.operations.now()
+        self.contact.made(asked_at)
+        self._recover_all()
+
+    def _lost_claims(self, ids: set[str], held: dict[str, str]) -> None:
+        """End children that run what others have taken over."""
+        for child in self.children:
+            for entry in child.entries():
+                # What has ended meanwhile is no loss.
+                if (
+                    entry.id in ids
+                    and entry.claim_id == held[entry.id]
+                    and entry.stage == Stage.STARTED
+                    and not self.operations.renew([(entry.id, entry.claim_id)], self.plan.lease)
+                    and any(e == entry for e in child.entries())
+                ):
+                    logger.error(
+                        "Others have taken over task %s; its process %d is ended.",
+                        entry.id,
+                        child.pid,
+                    )
+                    child.kill()
+                    break
+
+    def _fenced(self, silence: float) -> None:
+        logger.error(
+            "No lease could be renewed for %.1f s: the running tasks are ended, "
+            "before others take them over.",
+            silence,
+        )
+
+    def _beat(self) -> None:
+        running = sum(child.running for child in self.children)
+        self.heartbeat.beat(self.operations.now(), self.state, running, self.totals())
+
+    def _read_queues(self) -> None:
+        paused = self.heartbeat.paused_queues(self.plan.queues)
+        if paused != self.paused:
+            for name in sorted(paused - self.paused):
+                logger.info("Queue %r is paused.", name)
+            for name in sorted(self.paused - paused):
+                logger.info("Queue %r is resumed.", name)
+            self.paused = paused
+            for child in self.children:
+                child.send("queues", self._queues_for_children())
+
+    def _queues(self) -> list[str]:
+        """Return the queues that are served now."""
+        if self.plan.any_queue:
+            away = {*self.paused, *self.plan.excluded}
+            return [name for name in self.operations.queue_names() if name not in away]
+        return [name for name in self.plan.queues if name not in self.paused]
+
+    def _queues_for_children(self) -> list[str]:
+        if self.plan.any_queue:
+            return sorted({*self.paused, *self.plan.excluded})
+        return self._queues()
+
+    def _promote(self) -> float | None:
+        queues, next_due = maintenance.promote_due(self.alias)
+        if queues:
+            self._wake()
+            wakeups.wake(self.alias, queues)
+            self.operations.pause()
+        return next_due
+
+    def _reap(self) -> None:
+        # Only after a lease of contact, and never again if it fails: right after an
+        # outage no lease is fresh.
+        if self.contact.unbroken() < self.plan.lease:
+            return
+        count, rescue = maintenance.reap(
+            self.alias, lease=self.plan.lease, max_lost=self.backend.conf.max_lost
+        )
+        if count:
+            self._tell_rescue(rescue, "nothing was heard of its worker for a whole lease.")
+            self._wake()
+
+    def _prune(self) -> None:
+        conf = self.backend.conf
+        if not maintenance.take_duty(self.alias, "prune", maintenance.PRUNE_INTERVAL):
+            return
+        count = maintenance.prune(
+            self.alias, successful=conf.retain_successful, failed=conf.retain_failed
+        )
+        maintenance.forget_workers(self.alias)
+        if count:
+            logger.info("Pruned %d old results.", count)
+
+    def _watch_limits(self) -> None:
+        plan = self.plan
+        if self.state == WorkerState.STOPPING:
+            return
+        ended = sum(self.totals().values())
+        if plan.max_tasks is not None and ended >= plan.max_tasks:
+            why = f"{ended} tasks have run"
+        elif (
+            plan.max_runtime is not None and time.monotonic() - self.started_at >= plan.max_runtime
+        ):
+            why = f"it ran for {plan.max_runtime:g} s"
+        elif plan.max_memory is not None and self._memory() > plan.max_memory:
+            why = f"it takes {self._memory() / 2**20:.0f} MiB of memory"
+        else:
+            return
+        logger.info("The worker finishes: %s.", why)
+        self._stop(plan.shutdown_timeout)
+
+    def _memory(self) -> int:
+        return sum(resident_memory(pid) for pid in (os.getpid(), *(c.pid for c in self.children)))
+
+    def _watch_source(self) -> None:
+        from .reloading import changed_file, snapshot
+
+        if self._source_snapshot is None:
+            self._source_snapshot = snapshot()
+        elif self.state != WorkerState.STOPPING:
+            path = changed_file(self._source_snapshot)
+            if path is not None:
+                logger.info("%s changed; the worker restarts.", path)
+                self.exit_code = RELOAD
+                self._stop(self.plan.shutdown_timeout)
+
+    # When the database fails
+
+    def _guarded(self, duty: Callable[[], Any]) -> None:
+        """Do a duty; outlive what it raises."""
+        try:
+            duty()
+        except Exception as error:
+            self._failed(error)
+        else:
+            if self.down and self.contact.lost_at is None:
+                self.down = False
+                logger.warning("The database is back.")
+                self._wake()
+
+    def _failed(self, error: Exception) -> None:
+        reset_connection(connections[self.alias])
+        self.contact.lost()
+        if classify(error) is not FailureKind.TRANSIENT:
+            logger.error("A duty of the supervisor failed.", exc_info=error)
+        elif not self.down:
+            logger.warning("The database can't be reached; waiting for it: %s", error)
+        self.down = True
+
+    # Signals and shutdown
+
+    def _catch_signals(self) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._signal_ends = (ours, theirs)
+        self.selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(4096))
+        for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._on_stop)
+        if hasattr(signal, "SIGUSR1"):
+            signal.signal(signal.SIGUSR1, self._on_quiet)
+            signal.signal(signal.SIGUSR2, self._on_stacks)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self.signals_seen += 1
+        at_once = number == getattr(signal, "SIGQUIT", None)
+        if self.signals_seen > 1 or at_once:
+            self.exit_code = FORCED
+            self._stop(0.0)
+            return
+        running = sum(len(child.entries()) for child in self.children)
+        if running:
+            logger.info(
+                "Finishing %d running task%s (the same signal again hands them back) …",
+                running,
+                "" if running == 1 else "s",
+            )
+        self._stop(self.plan.shutdown_timeout)
+
+    def _on_quiet(self, number: int, frame: FrameType | None) -> None:
+        if self.state == WorkerState.RUNNING:
+            self.state = WorkerState.QUIET
+            logger.info("Quiet: no more tasks are taken.")
+            for child in self.children:
+                child.send("quiet")
+
+    def _on_stacks(self, number: int, frame: FrameType | None) -> None:
+        import faulthandler
+
+        faulthandler.dump_traceback(all_threads=True)
+        for child in self.children:
+            os.kill(child.pid, signal.SIGUSR2)
+
+    def _stop(self, patience: float) -> None:
+        """Have the children finish, for at most patience seconds."""
+        at = time.monotonic() + patience
+        self.stop_at = at if self.stop_at is None else min(self.stop_at, at)
+        if self.state != WorkerState.STOPPING:
+            self.state = WorkerState.STOPPING
+            for child in self.children:
+                child.send("stop")
+
+    def _drive_shutdown(self) -> None:
+        if self.stop_at is None or time.monotonic() < self.stop_at:
+            return
+        for child in list(self.children):
+            child.kill()
+            child.process.join(5)
+            entries = child.entries()
+            if entries:
+                logger.info("Handing back %d tasks.", len(entries))
+                self._recover(entries, "the worker was stopped.", interrupted=True)
+            # What was held is given back; an empty board leaves nothing to recover.
+            for name, count in child.counts.items():
+                self.ended_counts[name] += count
+            self.children.remove(child)
+            self.selector.unregister(child.pipe)
+            self.selector.unregister(child.sentinel)
+            child.close()
+
+
