@@ -58,7 +58,8 @@ def normalise(value: Any, path: tuple[Any, ...] = ()) -> Any:
         if not math.isfinite(value):
             raise NotJSON(path, f"is {value!r}, which JSON can't hold", "Pass None.")
         return value
-    if len(path) > MAX_DEPTH:
+    # The list, or dictionary, of all arguments is one level more.
+    if len(path) >= MAX_DEPTH:
         raise NotJSON(path[:1], f"is nested deeper than {MAX_DEPTH} levels", "Flatten it.")
     if kind is dict or isinstance(value, Mapping):
         result = {}
@@ -97,9 +98,9 @@ def _described(value: Any) -> tuple[str, str]:
     """Say what a value is that JSON can't hold, and what to pass instead."""
     meta = getattr(type(value), "_meta", None)
     if meta is not None and hasattr(value, "pk"):
-        return f"is a {meta.app_label}.{meta.object_name}", ".pk"
+        name = f"{meta.app_label}.{meta.object_name}"
+        return f"is {_article(name)} {name}", ".pk"
     name = type(value).__name__
-    article = "an" if name[:1].lower() in "aeiou" else "a"
     advice = {
         "date": ".isoformat()",
         "datetime": ".isoformat()",
@@ -111,8 +112,15 @@ def _described(value: Any) -> tuple[str, str]:
         "set": "list()",
         "frozenset": "list()",
         "QuerySet": "list of primary keys",
+        "__proxy__": "str()",
     }.get(name, "")
-    return f"is {article} {name}, which JSON can't hold", advice
+    if name == "__proxy__":
+        name = "lazy translation"
+    return f"is {_article(name)} {name}, which JSON can't hold", advice
+
+
+def _article(name: str) -> str:
+    return "an" if name[:1] in "aeioAEIO" else "a"
 
 
 def _advice(name: str, advice: str, verb: str) -> str:
@@ -141,10 +149,11 @@ def encode_result(task_name: str, value: Any, limit: int) -> str:
     try:
         encoded = _encode(normalise(value))
     except NotJSON as problem:
-        where = _located("the value", problem.path) if problem.path else "a value that"
+        where = _located("value", problem.path)
+        within = f" has, at {where}, one that" if problem.path else ""
         raise ValueError(
-            f"{task_name}() returned {where} {problem.what}. "
-            f"{_advice('value', problem.advice, 'Return')}"
+            f"{task_name}() returned a value that{within} {problem.what}. "
+            f"{_advice(where, problem.advice, 'Return')}"
         ) from None
     except RecursionError:
         raise ValueError(f"{task_name}() returned a value that is nested too deeply.") from None
@@ -165,12 +174,24 @@ class Signature:
     words of Python's own TypeError.
     """
 
-    __slots__ = ("_named", "_required", "_signature", "_simple", "name", "positional")
+    __slots__ = (
+        "_context",
+        "_named",
+        "_required",
+        "_signature",
+        "_simple",
+        "name",
+        "positional",
+    )
 
     def __init__(self, func: Callable[..., Any], *, takes_context: bool) -> None:
         self.name = func.__name__
         parameters = list(inspect.signature(func).parameters.values())
+        # What **kwargs can't hold, since the context is passed under this name.
+        self._context: str | None = None
         if takes_context:
+            if parameters[0].kind is parameters[0].POSITIONAL_OR_KEYWORD:
+                self._context = parameters[0].name
             parameters = parameters[1:]
         self._signature = inspect.Signature(parameters)
         kinds = {p.kind for p in parameters}
@@ -205,6 +226,10 @@ class Signature:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InvalidArguments(self._explained(args, kwargs, str(error))) from None
+        if self._context in kwargs:
+            raise InvalidArguments(
+                f"{self.name}() got multiple values for argument {self._context!r}"
+            )
 
     def _explained(self, args: Sequence[Any], kwargs: Mapping[str, Any], otherwise: str) -> str:
         if not self._simple:
@@ -249,7 +274,7 @@ class Signature:
         """
         try:
             own_args = [normalise(value) for value in args]
-            own_kwargs = {key: normalise(value) for key, value in kwargs.items()}
+            own_kwargs = {normalise(key): normalise(value) for key, value in kwargs.items()}
             encoded_args = _encode(own_args) if own_args else "[]"
             encoded_kwargs = _encode(own_kwargs) if own_kwargs else "{}"
         except (NotJSON, RecursionError, ValueError):
@@ -260,6 +285,11 @@ class Signature:
 
     def _culprit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> InvalidArguments:
         for name, value in self.named(args, kwargs):
+            if _UNSTORABLE.search(name):
+                return InvalidArguments(
+                    f"{self.name}(): the name {name!r} of an argument holds NUL or half a "
+                    "surrogate pair. Clean the text first."
+                )
             try:
                 _encode(normalise(value))
             except NotJSON as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.utils.functional import cached_property
 from . import conf
 from .arguments import Signature
 from .compat import (
+    TASKS_LOGGER,
     BaseTaskBackend,
     InvalidTask,
     task_enqueued,
@@ -23,6 +25,8 @@ from .exceptions import TablesMissing
 from .ids import new_id
 from .signals import task_committed
 from .states import LiveStatus
+
+_framework_logger = logging.getLogger(TASKS_LOGGER)
 
 
 class DatabaseBackend(BaseTaskBackend):
@@ -56,19 +60,24 @@ class DatabaseBackend(BaseTaskBackend):
     def validate_task(self, task: Any) -> None:
         self._check_queue(task)
         super().validate_task(task)
+        if "." in task.func.__qualname__:
+            # A worker finds tasks in modules, not in classes.
+            raise InvalidTask("Task function must be defined at a module level.")
         if len(task.module_path) > 255:
             raise InvalidTask(f"The path {task.module_path!r} is longer than 255 characters.")
 
     def _check_queue(self, task: Any) -> None:
         name = task.queue_name
+        if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+            raise InvalidTask(
+                f"queue_name must have 1 to 100 printable characters, not {name!r}."
+            )
         if self.queues and name not in self.queues:
             raise InvalidTask(
                 f"Queue '{name}' is not valid for backend. Queue '{name}' is not in "
                 f"TASKS[{self.alias!r}]['QUEUES'] ({', '.join(self.queue_order)})."
                 f"{conf.suggestion(name, self.queues)}"
             )
-        if not isinstance(name, str) or not 0 < len(name) <= 100:
-            raise InvalidTask(f"queue_name must have 1 to 100 characters, not {name!r}.")
 
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """
@@ -145,9 +154,11 @@ class DatabaseBackend(BaseTaskBackend):
 
         def committed() -> None:
             commitment.done = True
-            if task_committed.has_listeners(type(self)):
+            if task_committed.receivers:
                 for result in results:
                     task_committed.send_robust(type(self), task_result=result)
+            if not later:
+                wakeups.wake(database, task.queue_name)
 
         def write() -> None:
             try:
@@ -159,18 +170,27 @@ class DatabaseBackend(BaseTaskBackend):
             except DatabaseError as error:
                 raise_if_tables_are_missing(error, database)
                 raise
+
+        def announce() -> None:
             wakeups.on_commit(database, committed)
-            if not later:
-                wakeups.wake(database, (task.queue_name,))
+
+        def write_after_commit() -> None:
+            write()
+            announce()
 
         callers = self._callers_alias()
         if callers is None:
             write()
         else:
-            transaction.on_commit(write, using=callers)
-        if task_enqueued.has_listeners(type(self)):
-            for result in results:
-                task_enqueued.send(type(self), task_result=result)
+            transaction.on_commit(write_after_commit, using=callers)
+        try:
+            if task_enqueued.has_listeners(type(self)):
+                for result in results:
+                    task_enqueued.send(type(self), task_result=result)
+        finally:
+            # Under autocommit too, task_committed follows task_enqueued.
+            if callers is None:
+                announce()
         return results
 
     def _callers_alias(self) -> str | None:
@@ -180,7 +200,7 @@ class DatabaseBackend(BaseTaskBackend):
         A task in another database than the data can't be part of their
         transaction: it is written when that has committed.
         """
-        if connections[self.database].in_atomic_block:
+        if len(connections.settings) == 1 or connections[self.database].in_atomic_block:
             return None
         opened = [
             connection.alias
@@ -205,6 +225,13 @@ class DatabaseBackend(BaseTaskBackend):
         from .checks import check_backend
 
         return check_backend(self)
+
+
+def _is_heard(signal: Any) -> bool:
+    """Say whether a signal has receivers besides Django's, whose logger is silent mostly."""
+    return len(signal.receivers) > 1 or (
+        bool(signal.receivers) and _framework_logger.isEnabledFor(logging.DEBUG)
+    )
 
 
 def _operations_for(alias: str) -> Any:

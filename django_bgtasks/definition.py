@@ -70,15 +70,7 @@ class DatabaseTask(Task):
             raise InvalidTask(f"on_lost must be 'retry' or 'fail', not {self.on_lost!r}.")
         classes = {}
         for name in ("retry_on", "give_up_on"):
-            value = getattr(self, name)
-            if isinstance(value, type) or not isinstance(value, Iterable):
-                value = (value,)
-            for item in value:
-                if not isinstance(item, str) and not (
-                    isinstance(item, type) and issubclass(item, BaseException)
-                ):
-                    raise InvalidTask(f"{name} must hold exception classes, not {item!r}.")
-            classes[name] = tuple(value)
+            classes[name] = _checked_classes(name, getattr(self, name))
         for name, value in (("backoff", backoff), *classes.items()):
             object.__setattr__(self, name, value)
 
@@ -151,7 +143,7 @@ class DatabaseTask(Task):
             if value is None:
                 continue
             if name in ("retry_on", "give_up_on"):
-                value = names_of((value,) if isinstance(value, type) else value)
+                value = names_of(_checked_classes(name, value))
             elif callable(value):
                 raise TypeError(
                     f"using({name}=...) is stored with the task and can't be a function. "
@@ -201,6 +193,19 @@ def _rebuild(cls: type[DatabaseTask], kwargs: dict[str, Any]) -> DatabaseTask:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"Expected {path!r} to point to a Task instance.") from error
     return cls(**kwargs)
+
+
+def _checked_classes(name: str, value: Any) -> tuple[Any, ...]:
+    """Return one or several exception classes, or their dotted paths, as a tuple."""
+    if isinstance(value, type | str) or not isinstance(value, Iterable):
+        value = (value,)
+    classes = tuple(value)
+    for item in classes:
+        if not (isinstance(item, str) and "." in item) and not (
+            isinstance(item, type) and issubclass(item, BaseException)
+        ):
+            raise InvalidTask(f"{name} must hold exception classes, not {item!r}.")
+    return classes
 
 
 def args_and_kwargs(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -18,8 +18,10 @@ _POOL_BYTES = 4096
 
 
 def _forget_randomness() -> None:
-    """Start a forked child with random bytes of its own."""
-    global _pool, _used
+    """Start a forked child with random bytes, and a lock, of its own."""
+    global _lock, _pool, _used
+    # Another thread of the parent may hold the lock, and isn't here to give it back.
+    _lock = threading.Lock()
     _pool, _used = b"", 0
 
 

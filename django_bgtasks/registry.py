@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 
-from .compat import Task
+from .compat import DEFAULT_TASK_BACKEND_ALIAS, InvalidTaskBackend, Task, task_backends
 from .definition import DatabaseTask, unchecked, unvalidated
 from .exceptions import UnknownTask
 
@@ -92,17 +92,24 @@ def restore(path: str, options: Mapping[str, Any] | None, **changes: Any) -> Any
     the result of a task that was deleted from the code can still be read.
     """
     try:
-        found = resolve(path)
-    except (UnknownTask, ImportError):
+        found = resolve(path, **_lookup(changes.get("backend", DEFAULT_TASK_BACKEND_ALIAS)))
+    except Exception:  # Whatever a module raises while it is imported.
         found = _missing(path)
     if options and isinstance(found, DatabaseTask):
-        changes.update(
-            {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()},
-            overrides=tuple(sorted(options.items())),
-        )
+        overrides = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+        changes.update(overrides, overrides=tuple(sorted(overrides.items())))
     if all(getattr(found, name) == value for name, value in changes.items()):
         return found
     return unvalidated(found, **changes)
+
+
+def _lookup(backend: str) -> dict[str, Any]:
+    """Return what the settings of a backend, if there is one, say of paths."""
+    try:
+        conf = task_backends[backend].conf
+    except (InvalidTaskBackend, AttributeError):
+        return {}
+    return {"aliases": conf.aliases, "modules": conf.task_modules}
 
 
 def _missing(path: str) -> DatabaseTask:

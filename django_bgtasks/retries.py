@@ -10,6 +10,8 @@ from typing import Any
 #: Seconds before the second attempt of an exponential backoff, and its bound.
 EXPONENTIAL_BASE = 15.0
 EXPONENTIAL_CAP = 3600.0
+#: No pause is longer, in seconds: ten years. Much later times are none.
+LONGEST = 10 * 366 * 86_400.0
 
 Backoff = str | float | tuple[float, ...] | Callable[[int, BaseException], float]
 
@@ -64,7 +66,7 @@ class RetryPolicy:
             return None
         backoff = self.backoff
         if callable(backoff):
-            return max(0.0, float(backoff(failures, exception)))
+            return min(max(0.0, float(backoff(failures, exception))), LONGEST)
         if isinstance(backoff, str):
             bound = min(EXPONENTIAL_BASE * 2.0 ** min(failures - 1, 20), EXPONENTIAL_CAP)
             return jitter(bound / 2, bound)
@@ -82,12 +84,15 @@ def checked_backoff(value: Any) -> Backoff:
     """
     if value == "exponential" or callable(value):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if _is_pause(value):
         return float(value)
-    if isinstance(value, list | tuple) and value:
-        if all(isinstance(item, int | float) and item >= 0 for item in value):
-            return tuple(float(item) for item in value)
+    if isinstance(value, list | tuple) and value and all(map(_is_pause, value)):
+        return tuple(float(item) for item in value)
     raise ValueError(
         'backoff must be "exponential", seconds, a list of seconds, or a function of '
         f"the number of failures and the exception, not {value!r}."
     )
+
+
+def _is_pause(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from . import compat, conf
 from .arguments import Signature
 from .definition import Call, DatabaseTask, args_and_kwargs
@@ -28,14 +30,27 @@ class _Contract:
 
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Check the arguments as DatabaseBackend does, and do what Django's backend does."""
-        signature = Signature(task.func, takes_context=task.takes_context)
-        signature.bind(args, kwargs)
-        own_args, own_kwargs, *_ = signature.encode(args, kwargs, self.conf.max_argument_size)
-        return super().enqueue(task, own_args, own_kwargs)  # type: ignore[misc]
+        return self._enqueue(task, [(args, kwargs)])[0]
 
     def enqueue_many(self, task: Any, calls: Iterable[Call]) -> list[Any]:
-        """Enqueue a task for each of calls."""
-        return [self.enqueue(task, *args_and_kwargs(call)) for call in calls]
+        """Enqueue a task for each of calls, all or none."""
+        return self._enqueue(task, [args_and_kwargs(call) for call in calls])
+
+    async def aenqueue_many(self, task: Any, calls: Iterable[Call]) -> list[Any]:
+        """See enqueue_many()."""
+        return await sync_to_async(self.enqueue_many, thread_sensitive=True)(task, calls)
+
+    def _enqueue(
+        self, task: Any, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+    ) -> list[Any]:
+        self.validate_task(task)  # type: ignore[attr-defined]
+        signature = Signature(task.func, takes_context=task.takes_context)
+        checked = []
+        for args, kwargs in calls:
+            signature.bind(args, kwargs)
+            own_args, own_kwargs, *_ = signature.encode(args, kwargs, self.conf.max_argument_size)
+            checked.append((own_args, own_kwargs))
+        return [super(_Contract, self).enqueue(task, *call) for call in checked]  # type: ignore[misc]
 
 
 class ImmediateBackend(_Contract, compat.ImmediateBackend):

@@ -51,18 +51,14 @@ def cancel(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
 
 def retry(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
     """FAILED or CANCELLED -> READY, by hand; return the ids that were."""
-    from .wakeups import wake
+    from .wakeups import on_commit, wake
 
     reason = f"Retried by {by}." if by else "Retried by hand."
     moved = operations_for(alias).move_back(ids, statuses=_RETRYABLE, reason=reason[:255])
     if moved:
-        queues = (
-            QueuedTask.objects.using(alias)
-            .filter(pk__in=moved)
-            .values_list("queue_name", flat=True)
-            .distinct()
-        )
-        wake(alias, set(queues))
+        rows = QueuedTask.objects.using(alias).filter(pk__in=moved)
+        queues = set(rows.values_list("queue_name", flat=True))
+        on_commit(alias, lambda: wake(alias, *queues))
     return moved
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
@@ -41,23 +41,23 @@ def on_commit(alias: str, callback: Callable[[], Any]) -> None:
         callback()
 
 
-def wake(alias: str, queues: Iterable[str]) -> None:
-    """Tell workers that tasks wait, after the commit; at most once a queue in MIN_INTERVAL."""
+def wake(alias: str, *queues: str) -> None:
+    """
+    Tell workers that tasks wait; at most once a queue in MIN_INTERVAL.
 
-    def tell() -> None:
-        for callback in _listeners:
-            for queue in queues:
-                callback(queue)
-        now = time.monotonic()
-        with _lock:
-            due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]
-            for queue in due:
-                _last[alias, queue] = now
-        if due:
-            try:
-                operations_for(alias).notify(due)
-            except DatabaseError:
-                # The task is committed; workers find it without the hint.
-                logger.debug("Could not notify the workers of %r.", alias, exc_info=True)
-
-    on_commit(alias, tell)
+    After the commit: outside a transaction, or from on_commit().
+    """
+    for callback in _listeners:
+        for queue in queues:
+            callback(queue)
+    now = time.monotonic()
+    with _lock:
+        due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]
+        for queue in due:
+            _last[alias, queue] = now
+    if due:
+        try:
+            operations_for(alias).notify(due)
+        except DatabaseError:
+            # The task is committed; workers find it without the hint.
+            logger.debug("Could not notify the workers of %r.", alias, exc_info=True)

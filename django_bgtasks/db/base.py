@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, connections, transaction
@@ -196,11 +197,14 @@ class DatabaseOperations:
 
     # Values
 
+    @cached_property
+    def has_native_uuid(self) -> bool:
+        """Whether ids are stored as UUIDs, and not as 32 digits."""
+        return self.connection.features.has_native_uuid_field
+
     def id_to_db(self, value: str) -> str:
         """Return an id as the driver takes it."""
-        if self.connection.features.has_native_uuid_field:
-            return value
-        return value.replace("-", "")
+        return value if self.has_native_uuid else value.replace("-", "")
 
     def id_from_db(self, value: Any) -> str:
         """Return an id as the driver gives it in its canonical form."""
@@ -287,14 +291,21 @@ class DatabaseOperations:
         together share all columns before VARYING but the id.
         """
         with self.connection.cursor() as cursor:
+            if len(rows) == 1:
+                cursor.execute(self.insert_one, rows[0])
+                return
             for start in range(0, len(rows), INSERT_CHUNK):
                 chunk = rows[start : start + INSERT_CHUNK]
-                cursor.execute(self._insert_sql(len(chunk)), [v for row in chunk for v in row])
+                sql = f"{self.insert_one}{f', {self._INSERT_ROW}' * (len(chunk) - 1)}"
+                cursor.execute(sql, [value for row in chunk for value in row])
 
-    def _insert_sql(self, count: int) -> str:
+    _INSERT_ROW = f"({', '.join(['%s'] * len(INSERT_COLUMNS))})"
+
+    @cached_property
+    def insert_one(self) -> str:
+        """The INSERT of one row of INSERT_COLUMNS."""
         columns = ", ".join(self.quoted(name) for name in self.INSERT_COLUMNS)
-        row = f"({', '.join(['%s'] * len(self.INSERT_COLUMNS))})"
-        return f"INSERT INTO {LIVE} ({columns}) VALUES {', '.join([row] * count)}"
+        return f"INSERT INTO {LIVE} ({columns}) VALUES {self._INSERT_ROW}"
 
     def quoted(self, name: str) -> str:
         """Quote a column: rank is a reserved word of MySQL."""

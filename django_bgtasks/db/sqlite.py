@@ -8,6 +8,9 @@ tells within microseconds whether another connection has written.
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -236,24 +239,94 @@ class DataVersion(ChangeDetector):
     """
     Compares PRAGMA data_version, which another connection's commit changes.
 
-    Past Django's cursor, whose bookkeeping costs several times the PRAGMA.
+    Past Django's cursor, whose bookkeeping costs several times the PRAGMA. On
+    Linux the kernel tells when the write-ahead log was written to; a timer of
+    7 ms, as elsewhere, took 2.7% of a virtual machine's core for nothing.
     """
 
-    interval = 0.006
+    TICK = 0.007
+    #: With the kernel's help: the safety net, and the pause after a write, whose
+    #: commit may become visible a moment later.
+    QUIET_TICK = 0.5
+    AFTER_WRITE = (0.001, 0.004)
 
     def __init__(self, operations: SQLiteOperations) -> None:
         self._operations = operations
+        self._connection: Any = None
         self._raw: Any = None
         self._version = 0
+        self._watch: FileWatch | None = None
+        self._again: list[float] = []
+
+    @property
+    def interval(self) -> float | None:  # type: ignore[override]
+        if self._watch is None:
+            return self.TICK
+        return self._again[0] if self._again else self.QUIET_TICK
+
+    def fileno(self) -> int | None:
+        return None if self._watch is None else self._watch.fd
 
     def changed(self) -> bool:
-        connection = self._operations.connection
-        raw = connection.connection
+        if self._watch is not None:
+            if self._watch.written():
+                self._again = list(self.AFTER_WRITE)
+            elif self._again:
+                self._again.pop(0)
+        if self._connection is None:
+            self._connection = self._operations.connection
+        raw = self._connection.connection
         if raw is None:
-            connection.ensure_connection()
-            raw = connection.connection
+            self._connection.ensure_connection()
+            raw = self._connection.connection
         version = raw.execute("PRAGMA data_version").fetchone()[0]
-        if raw is self._raw and version == self._version:
+        if raw is not self._raw:
+            self.close()
+            raw.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            self._watch = FileWatch.of(f"{self._connection.settings_dict['NAME']}-wal")
+        elif version == self._version:
             return False
         self._raw, self._version = raw, version
         return True
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+class FileWatch:
+    """inotify(7) on one file, through the C library: Python's own has no such call."""
+
+    _MODIFY = 0x2
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def of(cls, path: str) -> FileWatch | None:
+        """Return a watch of a file that exists, None where that isn't possible."""
+        if sys.platform != "linux":
+            return None
+        try:
+            libc = ctypes.CDLL(None)
+            fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            if fd < 0:
+                return None
+            if libc.inotify_add_watch(fd, os.fsencode(path), cls._MODIFY) < 0:
+                os.close(fd)
+                return None
+        except (OSError, AttributeError):
+            return None
+        return cls(fd)
+
+    def written(self) -> bool:
+        """Say whether the file was written to since the last call."""
+        try:
+            return bool(os.read(self.fd, 65_536))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.fd)

@@ -9,7 +9,6 @@ with the next claim.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
@@ -29,6 +28,10 @@ logger = logging.getLogger("django_bgtasks.worker")
 #: Outcomes are written when there are so many, or when the oldest is so old in seconds.
 FLUSH_COUNT = 100
 FLUSH_SECONDS = 0.025
+#: After it found something a child looks again at such a pause, for as long as an
+#: enqueue may have kept its hint to itself (wakeups.MIN_INTERVAL), and a little.
+FIRST_PAUSE = 0.008
+HINTLESS = 0.13
 #: A claimed task that no slot could begin for so long is given back to others.
 PATIENCE = 0.3
 #: A task that was lost before waits so long for a child of its own.
@@ -87,9 +90,6 @@ class Child:
         threading.Thread(target=self._listen, name="bgtasks-reader", daemon=True).start()
         thread = threading.Thread(target=dispatcher.run, name="bgtasks-dispatcher")
         self.send(("ready", os.getpid()))
-        # Everything so far lives for ever: keep the collector from looking at it again.
-        gc.collect()
-        gc.freeze()
         thread.start()
         if self.plan.threads == 1:
             self.slots.run()
@@ -149,7 +149,8 @@ class Dispatcher:
         self.suspect_runs = False
         self.async_share = 0.0
         self.async_waiting: deque[Execution] = deque()
-        self.idle_pause = 0.02
+        self.idle_pause = FIRST_PAUSE
+        self.found_at = 0.0
         self.next_look = 0.0
         self.ran = 0
         self.counts = {"successful": 0, "failed": 0, "retried": 0}
@@ -238,15 +239,18 @@ class Dispatcher:
         if count >= limit:
             self.child.look = True
         if count:
-            self.idle_pause = 0.02
+            self.found_at = now
         elif self.plan.burst:
             if self.held == 0:
                 self.retiring = True
-        # An idle child looks by itself, too: wake-ups are hints. Spread out, lest all look at once.
-        self.next_look = now + self.idle_pause * random.uniform(0.8, 1.2)
-        if not count:
+        # An idle child looks by itself, too: wake-ups are hints.
+        if now - self.found_at < HINTLESS:
+            self.idle_pause = FIRST_PAUSE
+        else:
             longest = self.plan.poll_interval * (1 if self.held else 5)
             self.idle_pause = min(self.idle_pause * 1.7, longest)
+        # Spread out, lest all look at once.
+        self.next_look = now + self.idle_pause * random.uniform(0.8, 1.2)
 
     # Claim and finish
 

@@ -53,6 +53,10 @@ def promote_due(alias: str) -> tuple[set[str], float | None]:
     Return the queues concerned, and the seconds until the next task is due.
     """
     queues: set[str] = set()
+    # Look without a lock first: mostly nothing is due.
+    next_due = operations_for(alias).next_due()
+    if next_due is None or next_due > 0:
+        return queues, next_due
     while batch := transitions.promote(alias, BATCH):
         queues.update(batch)
         if len(batch) < BATCH:

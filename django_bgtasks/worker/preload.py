@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -40,8 +41,10 @@ def die_with_parent(parent: int | None = None) -> None:
 def load_project(task_modules: Any = None) -> None:
     """Set up Django and import the modules with tasks."""
     import django
+    from django.apps import apps
 
-    django.setup()
+    if not apps.ready:
+        django.setup()
     from django_bgtasks import registry
     from django_bgtasks.backend import DatabaseBackend
     from django_bgtasks.compat import task_backends
@@ -86,6 +89,10 @@ def _in_fork_server() -> None:
         import django_bgtasks.transitions  # noqa: F401
 
         connections.close_all()
+    # The collector of a child leaves alone what it has from here, so that the
+    # pages stay shared.
+    gc.collect()
+    gc.freeze()
 
 
 if os.environ.get(PATH_VARIABLE) and "multiprocessing.forkserver" in sys.modules:

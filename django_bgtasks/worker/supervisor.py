@@ -157,19 +157,34 @@ class Supervisor:
     # Waiting
 
     def _wait(self, timers: list[Timer]) -> None:
-        timeout = min(timer.due_at for timer in timers) - time.monotonic()
-        if self.detector.interval is not None and not self.down:
-            timeout = min(timeout, self.detector.interval)
+        """Wait until a timer is due, a child or a signal is heard, or there may be work."""
+        until = min(timer.due_at for timer in timers)
         if self.stop_at is not None:
-            timeout = min(timeout, self.stop_at - time.monotonic(), 0.1)
+            until = min(until, self.stop_at, time.monotonic() + 0.1)
         if len(self.children) < self.plan.processes:
-            timeout = min(timeout, 0.05)
+            until = min(until, time.monotonic() + 0.05)
         self._watch_detector()
-        for key, _ in self.selector.select(max(0.0, timeout)):
-            if key.data is not None:
-                key.data()
-        if not self.down:
-            self._look_for_changes()
+        # An idle worker goes round here over a hundred times a second.
+        interval = None if self.down else self.detector.interval
+        select, changed, clock = self.selector.select, self.detector.changed, time.monotonic
+        while True:
+            timeout = until - clock()
+            if interval is not None and interval < timeout:
+                timeout = interval
+            events = select(timeout if timeout > 0 else 0)
+            for key, _ in events:
+                if key.data is not None:
+                    key.data()
+            if not self.down:
+                try:
+                    if changed():
+                        self._wake()
+                        return
+                except DatabaseError as error:
+                    self._failed(error)
+                    return
+            if events or clock() >= until:
+                return
 
     def _watch_detector(self) -> None:
         fd = self.detector.fileno()
@@ -182,15 +197,6 @@ class Supervisor:
             self._detector_fd = fd
             if fd is not None:
                 self.selector.register(fd, selectors.EVENT_READ, None)
-
-    def _look_for_changes(self) -> None:
-        try:
-            changed = self.detector.changed()
-        except DatabaseError as error:
-            self._failed(error)
-            return
-        if changed:
-            self._wake()
 
     def _wake(self) -> None:
         for child in self.children:
@@ -405,7 +411,7 @@ class Supervisor:
         queues, next_due = maintenance.promote_due(self.alias)
         if queues:
             self._wake()
-            wakeups.wake(self.alias, queues)
+            wakeups.wake(self.alias, *queues)
             self.operations.pause()
         return next_due
 

@@ -1,4 +1,4 @@
-"""The CSV file of orders: pure functions, no database."""
+"""The CSV file of orders: pure functions, without the database."""
 
 import csv
 from dataclasses import dataclass
@@ -19,7 +19,11 @@ COLUMNS = {
 
 @dataclass(slots=True)
 class Row:
-    """values if all is well, else problems: a list of (column, text, what is wrong)."""
+    """
+    A line by its number in the file.
+
+    values if all is well, else problems: a list of (column, text, what is wrong).
+    """
 
     number: int
     values: dict
@@ -28,38 +32,72 @@ class Row:
 
 def read_rows(file):
     """
-    Yield a Row for each line of a text file; the line of column names is row 1.
+    Yield a Row for each line of a text file below the column names, which are line 1.
 
     What can't be read as CSV ends in a Row with a problem, like any mistake of
     the visitor's: it is no failure of the program.
     """
     reader = csv.DictReader(file, strict=True)
-    seen = {}
-    number = 1
+    first_row_of = {}
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             yield Row(1, {}, [(name, "", "This column is missing.") for name in missing])
             return
-        for number, cells in enumerate(reader, start=2):
-            values, problems = check(cells)
-            first = seen.setdefault(values.get("number"), number)
-            if first != number and "number" in values:
-                problems.append(("number", values["number"], f"Row {first} has this number, too."))
-            yield Row(number, values, problems)
+        for cells in reader:
+            row = Row(reader.line_num, *check(cells))
+            if number := row.values.get("number"):
+                first = first_row_of.setdefault(number, row.number)
+                if first != row.number:
+                    row.problems.append(("number", number, f"Row {first} has this number, too."))
+            yield row
     except UnicodeDecodeError:
-        yield Row(number + 1, {}, [("", "", "The file is not UTF-8 text from here on.")])
+        yield Row(reader.line_num + 1, {}, [("", "", "From about here on, this is not UTF-8.")])
     except csv.Error as error:
-        yield Row(number + 1, {}, [("", "", f"This is not CSV: {error}.")])
+        yield Row(reader.line_num + 1, {}, [("", "", f"From here on, this is not CSV: {error}.")])
 
 
 def check(cells):
     """Return the values of a row by column, and a list of problems."""
     values, problems = {}, []
+    if None in cells:
+        problems.append(("", shown(",".join(cells[None])), "There are more cells than columns."))
     for name, field in COLUMNS.items():
         text = cells[name] or ""
         try:
             values[name] = field.clean(text)
         except ValidationError as error:
-            problems.append((name, text[:80], " ".join(error.messages)))
+            problems.append((name, shown(text), " ".join(error.messages)))
     return values, problems
+
+
+def shown(text):
+    """Return text as it may be stored beside a problem."""
+    return text[:80].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def sample(rows, bad=0):
+    """Yield the lines of a file for trying out; bad of its rows have one mistake each."""
+    mistakes = (
+        {"email": "nobody"},
+        {"quantity": "0"},
+        {"price": "cheap"},
+        {"ordered_on": "2026-02-30"},
+        {"product": ""},
+    )
+    products = ("Tea", "Coffee", "Cocoa", "Honey", "Rusk", "Jam", "Oats", "Rice")
+    yield ",".join(COLUMNS) + "\r\n"
+    every = rows // bad if bad else rows + 1
+    for i in range(rows):
+        cells = {
+            "number": f"A{i:06}",
+            "email": f"customer{i % 997}@example.com",
+            "product": products[i % len(products)],
+            "quantity": str(1 + i % 9),
+            "price": f"{2 + i % 40}.{i % 100:02}",
+            "ordered_on": f"2026-{1 + i % 12:02}-{1 + i % 28:02}",
+        }
+        nth, is_bad = divmod(i, every)
+        if is_bad == 0 and nth < bad:
+            cells |= mistakes[nth % len(mistakes)]
+        yield ",".join(cells.values()) + "\r\n"

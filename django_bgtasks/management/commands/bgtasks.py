@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -22,14 +22,16 @@ class Command(BaseCommand):
             metavar="COMMAND",
             parser_class=CommandParser,
         )
-        worker = commands.add_parser("worker", help="The same as runworker.")
+        worker: ArgumentParser = commands.add_parser("worker", help="The same as runworker.")
         self.worker = runworker.Command(self.stdout._out, self.stderr._out)
         self.worker.add_arguments(worker)
         worker.set_defaults(run=self._run_worker)
+        _add_common(worker)
         for name, module in SUBCOMMANDS.items():
             subparser = commands.add_parser(name, help=module.HELP, description=module.HELP)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
+            _add_common(subparser)
 
     def _run_worker(self, command: BaseCommand, **options: Any) -> None:
         self.worker.style = self.style
@@ -37,3 +39,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         options.pop("run")(self, **options)
+
+
+def _add_common(parser: ArgumentParser) -> None:
+    """Take the options that people write at the end there, too."""
+    parser.add_argument(
+        "-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=SUPPRESS, help=SUPPRESS
+    )
+    for name in ("--no-color", "--force-color", "--traceback"):
+        parser.add_argument(name, action="store_true", default=SUPPRESS, help=SUPPRESS)

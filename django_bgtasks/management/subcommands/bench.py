@@ -123,7 +123,7 @@ class Bench:
     def _enqueue(self) -> None:
         count = self.options["singles"]
         operations = operations_for(self.alias)
-        sql = operations._insert_sql(1)
+        sql = operations.insert_one
         connection = connections[self.alias]
         now = operations.time_to_db(timezone.now())
         fixed = (self.task.module_path, QUEUE, 0, 0, "default", "READY", now, None, None, None)
