@@ -80,17 +80,21 @@ def enqueue_on(
         if wanted is not None and changed is not None and wanted.isdisjoint(changed):
             return
         alias = facts.get("using") or DEFAULT_DB_ALIAS
-        if not _first_in_transaction(
-            alias, (task.module_path, id(signal), type(instance), instance.pk)  # type: ignore[union-attr]
-        ):
+        key = (task.module_path, id(signal), type(instance), instance.pk)  # type: ignore[union-attr]
+        if not _first_in_transaction(alias, key):
             return
-        value = args(instance)
-        if isinstance(value, dict):
-            task.enqueue(**value)
-        elif isinstance(value, tuple):
-            task.enqueue(*value)
-        else:
-            task.enqueue(value)
+        try:
+            value = args(instance)
+            if isinstance(value, dict):
+                task.enqueue(**value)
+            elif isinstance(value, tuple):
+                task.enqueue(*value)
+            else:
+                task.enqueue(value)
+        except BaseException:
+            # Nothing was written, so this was not the first.
+            connections[alias].__dict__.get("_bgtasks_seen", {}).pop(key, None)
+            raise
 
     uid = ("django_bgtasks.enqueue_on", task.module_path, id(signal), created, wanted)
     senders = sender if isinstance(sender, list | tuple) else [sender]

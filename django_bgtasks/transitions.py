@@ -93,6 +93,17 @@ def release(alias: str, held: Sequence[Held], *, reason: str = "") -> int:
     )
 
 
+def release_claim(alias: str, claim_id: str, *, known: Iterable[str] = ()) -> int:
+    """
+    RUNNING -> READY for the rows of a claim whose answer nobody received.
+
+    known are ids that did arrive. No attempt is counted: none of these tasks began.
+    """
+    rows = QueuedTask.objects.using(alias).filter(status=LiveStatus.RUNNING, claim_id=claim_id)
+    lost = {str(pk) for pk in rows.values_list("pk", flat=True)} - set(known)
+    return release(alias, [(pk, claim_id) for pk in sorted(lost)])
+
+
 def put_off(alias: str, held: Held, *, delay: float, reason: str) -> int:
     """
     RUNNING -> SCHEDULED for a task that can't run here yet. No attempt is counted.

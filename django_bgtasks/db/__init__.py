@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from .base import ChangeDetector, ClaimedTask, ClaimRequest, DatabaseOperations, Ending, Exchange
-from .failures import FailureKind, classify, is_missing_table
+from .failures import FailureKind, classify, is_closed, is_missing_table
 
 __all__ = [
     "ChangeDetector",
@@ -19,6 +19,7 @@ __all__ = [
     "Exchange",
     "FailureKind",
     "classify",
+    "is_closed",
     "is_missing_table",
     "operations_for",
 ]

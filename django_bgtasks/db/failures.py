@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from django.db import DataError, Error, InterfaceError, OperationalError
 
@@ -66,3 +67,23 @@ def is_missing_table(error: BaseException) -> bool:
     if cause.args and cause.args[0] == 1146:
         return True
     return "no such table: bgtasks_" in str(cause)
+
+
+def is_closed(raw: Any) -> bool:
+    """
+    Say whether a driver's connection was closed behind Django's back, without a round trip.
+
+    Each driver tells in its own way: psycopg has closed, mysqlclient has open,
+    and sqlite3 raises.
+    """
+    if hasattr(raw, "closed"):
+        return bool(raw.closed)
+    if hasattr(raw, "open"):
+        return not raw.open
+    try:
+        raw.total_changes  # noqa: B018
+    except AttributeError:
+        return False
+    except Exception:
+        return True
+    return False

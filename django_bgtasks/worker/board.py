@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..ids import dashed
 
+_HEADER = struct.Struct("<B7x16s")
 _ENTRY = struct.Struct("<B7x16s16sd")
 #: Tasks that a child claims ahead of its free slots, at most.
 MAX_PREFETCH = 400
@@ -41,14 +42,16 @@ class Entry(NamedTuple):
 
 def board_size(threads: int, async_concurrency: int) -> int:
     """Return the bytes of a board for a child with so many slots."""
-    return _ENTRY.size * (MAX_PREFETCH + 2 * (threads + async_concurrency) + 8)
+    return _HEADER.size + _ENTRY.size * (MAX_PREFETCH + 2 * (threads + async_concurrency) + 8)
 
 
 class Board:
     """A view of the shared bytes, for the child that writes or the supervisor that reads."""
 
     def __init__(self, memory: Any) -> None:
-        self._memory = memoryview(memory).cast("B")
+        whole = memoryview(memory).cast("B")
+        self._header = whole[: _HEADER.size]
+        self._memory = whole[_HEADER.size :]
         self.capacity = len(self._memory) // _ENTRY.size
         self._free = list(range(self.capacity - 1, -1, -1))
 
@@ -56,6 +59,20 @@ class Board:
     def room(self) -> int:
         """How many more tasks can be put down."""
         return len(self._free)
+
+    def announce_claim(self, claim_id: str) -> None:
+        """Note that a claim is on its way: its rows may be ours before this process knows."""
+        _HEADER.pack_into(self._header, 0, 0, bytes.fromhex(claim_id.replace("-", "")))
+        self._header[0] = 1
+
+    def claim_arrived(self) -> None:
+        """Note that the rows of the announced claim are on the board, or that there are none."""
+        self._header[0] = 0
+
+    def announced_claim(self) -> str | None:
+        """Return the claim that is on its way, if any."""
+        on_its_way, claim = _HEADER.unpack_from(self._header)
+        return dashed(claim.hex()) if on_its_way else None
 
     def put(self, task_id: str, claim_id: str) -> int:
         """Note a claimed task; return its place."""

@@ -159,6 +159,8 @@ class Dispatcher:
         self.retiring = False
         self.outage_since: float | None = None
         self.outage_pause = 0.05
+        # Claims of which it isn't known whether they were committed.
+        self.doubtful: list[str] = []
 
     def run(self) -> None:
         """Claim, have run, finish; return when all that was held is written or given back."""
@@ -282,9 +284,16 @@ class Dispatcher:
             for execution in writing:
                 if execution.ending is None:
                     self._write_otherwise(execution)
+            self._release_doubtful()
             endings = [e.ending for e in writing if e.ending is not None]
+            if request is not None:
+                self.board.announce_claim(request.claim_id)
             done = exchange(self.plan.database, endings, request)
         except Exception as error:
+            if request is not None and self.board.announced_claim() == request.claim_id:
+                # It may have been committed all the same.
+                self.doubtful.append(request.claim_id)
+                self.board.claim_arrived()
             self._failed(error)
             return False
         self._contact()
@@ -294,7 +303,17 @@ class Dispatcher:
             self._found(len(done.claimed), limit)
         if done.claimed:
             self._take(done.claimed)
+        if request is not None:
+            self.board.claim_arrived()
         return bool(done.claimed) and len(done.claimed) == limit
+
+    def _release_doubtful(self) -> None:
+        """Give back what a claim took whose answer never came."""
+        from ..transitions import release_claim
+
+        while self.doubtful:
+            release_claim(self.plan.database, self.doubtful[-1])
+            self.doubtful.pop()
 
     def _queues(self) -> list[str]:
         if not self.plan.any_queue:

@@ -20,7 +20,7 @@ from .. import registry
 from ..arguments import encode_result
 from ..compat import TASKS_LOGGER, TaskResultStatus, task_finished, task_started
 from ..context import DatabaseTaskContext, enter, leave
-from ..db import ClaimedTask, Ending
+from ..db import ClaimedTask, Ending, is_closed
 from ..exceptions import ResultNotStorable, UnknownTask
 from ..results import DatabaseTaskResult, build_result
 from ..signals import task_retried
@@ -406,15 +406,20 @@ def clean_connections() -> None:
     transaction that was left open is rolled back, a broken connection closed.
     """
     for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block or connection.needs_rollback or (
-            connection.connection is not None and not connection.get_autocommit()
+        raw = connection.connection
+        if raw is not None and is_closed(raw):
+            reset_connection(connection)
+        elif (
+            connection.in_atomic_block
+            or connection.needs_rollback
+            or (raw is not None and not connection.get_autocommit())
         ):
             logger.warning(
                 "A task left a transaction open on database %r; it is rolled back.",
                 connection.alias,
             )
             reset_connection(connection)
-        elif connection.connection is not None:
+        elif raw is not None:
             connection.close_if_unusable_or_obsolete()
 
 

@@ -81,7 +81,7 @@ class Supervisor:
         self.respawn_at = 0.0
         self.early_deaths = 0
         # What dead children held and could not be given back yet.
-        self.unrecovered: list[Callable[[], None]] = []
+        self.unrecovered: list[Callable[[], Any]] = []
         self.started_at = time.monotonic()
         self.down = False
         self._detector_fd: int | None = None
@@ -243,6 +243,7 @@ class Supervisor:
         self.selector.unregister(child.pipe)
         self.selector.unregister(child.sentinel)
         entries = child.entries()
+        claim = child.board.announced_claim()
         how = child.close()
         for name, count in child.counts.items():
             self.ended_counts[name] += count
@@ -254,7 +255,12 @@ class Supervisor:
         if time.monotonic() - child.started_at < YOUNG and not asked:
             pause = min(0.1 * 2**self.early_deaths, 30.0) if self.early_deaths else 0.0
             self.respawn_at = time.monotonic() + pause
-        if entries:
+        if claim is not None:
+            known = [entry.id for entry in entries]
+            self.unrecovered.append(
+                lambda: transitions.release_claim(self.alias, claim, known=known)
+            )
+        if entries or claim is not None:
             self._recover(entries, f"its process {how}.")
         if self.early_deaths >= 5 and not self.number > self.early_deaths:
             logger.critical("No child process came up; see above for why.")
@@ -556,9 +562,18 @@ class Supervisor:
             child.kill()
             child.process.join(5)
             entries = child.entries()
+            claim = child.board.announced_claim()
             if entries:
-                logger.info("Handing back %d tasks.", len(entries))
+                logger.info(
+                    "Handing back %d task%s.", len(entries), "" if len(entries) == 1 else "s"
+                )
                 self._recover(entries, "the worker was stopped.", interrupted=True)
+            if claim is not None:
+                self._guarded(
+                    lambda c=claim, k=[e.id for e in entries]: transitions.release_claim(  # type: ignore[misc]
+                        self.alias, c, known=k
+                    )
+                )
             # What was held is given back; an empty board leaves nothing to recover.
             for name, count in child.counts.items():
                 self.ended_counts[name] += count

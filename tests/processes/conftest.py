@@ -1,0 +1,118 @@
+"""Real workers in processes of their own, on the test database."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def until(condition, *, timeout=30, message="the condition did not come true"):
+    """Wait for a condition; return what it returned."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"After {timeout} s {message}.")
+        time.sleep(0.02)
+
+
+def descendants(pid):
+    """Return the processes below pid, nearest first."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        for child in parents.get(queue.pop(0), []):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+class RunningWorker:
+    """A runworker and what it wrote."""
+
+    def __init__(self, process, path):
+        self.process = process
+        self.path = path
+        self.pid = process.pid
+
+    @property
+    def output(self):
+        return self.path.read_text()
+
+    def says(self, text, timeout=30):
+        return until(
+            lambda: text in self.output, timeout=timeout, message=f"it did not say {text!r}"
+        )
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self, timeout=60):
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start_worker(transactional_db, tmp_path):
+    """Return a function that starts a worker on the test database."""
+    workers = []
+
+    def start(*arguments, settings="tests.processes.settings", **env):
+        path = tmp_path / f"worker-{len(workers)}.log"
+        name = connection.settings_dict["NAME"]
+        with path.open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "django", "runworker", "--no-reload", *map(str, arguments)],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(ROOT),
+                    "PYTHONUNBUFFERED": "1",
+                    "DJANGO_SETTINGS_MODULE": settings,
+                    "BGTASKS_TEST_NAME": str(name),
+                    **{key: str(value) for key, value in env.items()},
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        worker = RunningWorker(process, path)
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.signal(signal.SIGCONT)
+            worker.kill()
+
+
+@contextmanager
+def elapsed():
+    began = time.monotonic()
+    taken = []
+    yield taken
+    taken.append(time.monotonic() - began)
