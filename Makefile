@@ -29,7 +29,7 @@ demo: $(READY)
 	$(DEMO) DATA_DIR="$(CURDIR)/.demo" TASKS_LEASE=5 $(SHOP) demo
 
 serve: $(READY)
-	@DATA_DIR="$(CURDIR)/.serve" TASKS_BACKEND=django_bgtasks.DatabaseBackend \
+	@exec env DATA_DIR="$(CURDIR)/.serve" TASKS_BACKEND=django_bgtasks.DatabaseBackend \
 		$(SHOP) serve --port $(PORT)
 
 lint: $(READY)

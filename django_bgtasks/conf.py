@@ -269,7 +269,7 @@ def problems(alias: str, given: Mapping[str, Any]) -> list[str]:
         if option is None:
             found.append(
                 f"Unknown option {name!r} in TASKS[{alias!r}]['OPTIONS']."
-                f"{suggestion(name.upper(), OPTIONS)}"
+                f"{suggestion(str(name).upper(), OPTIONS)}"
             )
         elif not (value is None and option.optional) and (problem := option.problem(value)):
             found.append(f"TASKS[{alias!r}]['OPTIONS'][{name!r}] {problem}, not {value!r}.")

@@ -57,6 +57,8 @@ def fail(result, error="builtins.ValueError", *, reason=""):
 
 def _claimed(result):
     (found,) = [
-        row for row in claim((result.task.queue_name,), alias=result.database) if row.id == result.id
+        row
+        for row in claim((result.task.queue_name,), alias=result.database)
+        if row.id == result.id
     ]
     return found

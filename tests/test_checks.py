@@ -13,6 +13,7 @@ from django.test import modify_settings, override_settings
 
 from django_bgtasks import checks
 from django_bgtasks.compat import task_backends
+from django_bgtasks.models import QueuedTask
 
 DATABASE = "django_bgtasks.DatabaseBackend"
 GOOD_SQLITE = {
@@ -184,18 +185,19 @@ def test_w002_a_short_wait_for_the_lock(database, options):
     )
 
 
+@pytest.mark.django_db
 def test_w003_a_journal_that_is_no_wal(database, tmp_path):
     name = str(tmp_path / "rollback.sqlite3")
     handler = database(**{**GOOD_SQLITE, "NAME": name})
-    try:
-        (message,) = checks.ask_database("default")
-        assert message.id == "bgtasks.W003"
-        assert "PRAGMA journal_mode=WAL" in message.hint
-        with closing(sqlite3.connect(name)) as raw:
-            raw.execute("PRAGMA journal_mode=WAL")
-        assert list(checks.ask_database("default")) == []
-    finally:
-        handler.close_all()
+    (message,) = checks.ask_database("default")
+    handler.close_all()
+    assert message.id == "bgtasks.W003"
+    assert "'PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;'" in message.hint
+    with closing(sqlite3.connect(name)) as raw:
+        raw.execute("PRAGMA journal_mode=WAL")
+    handler = database(**{**GOOD_SQLITE, "NAME": name})
+    assert list(checks.ask_database("default")) == []
+    handler.close_all()
 
 
 def test_a_database_in_memory_needs_no_wal(database):
@@ -259,6 +261,7 @@ def rival_app(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("rival_app")
+@pytest.mark.django_db(databases=["default", "other"])
 def test_w007_another_app_has_a_runworker():
     (message,) = checks.check_commands()
     assert message.id == "bgtasks.W007"
@@ -274,6 +277,7 @@ def test_without_another_runworker_nothing_is_said():
 # How they are reached
 
 
+@pytest.mark.django_db(databases=["default", "other"])
 def test_manage_py_check_fails_for_an_error(settings):
     settings.TASKS = {"default": backend(OPTIONS={"QQQ": 1})}
     with pytest.raises(SystemCheckError, match=r"bgtasks\.E002"):
@@ -308,8 +312,6 @@ def test_tables_that_are_there_are_not_missing():
 
 @pytest.mark.django_db(transaction=True)
 def test_tables_that_are_not_there_are_missing():
-    from django_bgtasks.models import QueuedTask
-
     table = QueuedTask._meta.db_table
     with connections["default"].schema_editor() as editor:
         editor.alter_db_table(QueuedTask, table, "bgtasks_away")

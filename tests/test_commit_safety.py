@@ -29,6 +29,14 @@ class Deliberate(Exception):
     """What the tests raise to leave a block."""
 
 
+@contextmanager
+def rolled_back(using="default"):
+    """Run a block in a transaction, or in a savepoint, that an exception ends."""
+    with pytest.raises(Deliberate), transaction.atomic(using=using):  # noqa: PT012
+        yield
+        raise Deliberate
+
+
 # Views of the test of ATOMIC_REQUESTS.
 
 
@@ -83,9 +91,8 @@ class TestOneDatabase:
         assert is_committed(result)
 
     def test_a_task_vanishes_with_a_rollback(self, enqueue):
-        with pytest.raises(Deliberate), transaction.atomic():
+        with rolled_back():
             result = enqueue()
-            raise Deliberate
         assert committed_ids() == set()
         with pytest.raises(TaskResultDoesNotExist):
             result.refresh()
@@ -93,19 +100,17 @@ class TestOneDatabase:
     def test_a_task_vanishes_with_the_rollback_of_its_savepoint(self, enqueue):
         with transaction.atomic():
             before = note.enqueue(0)
-            with pytest.raises(Deliberate), transaction.atomic():
+            with rolled_back():
                 inside = enqueue()
-                raise Deliberate
             with pytest.raises(TaskResultDoesNotExist):
                 inside.refresh()
         assert committed_ids() == {before.id.replace("-", "")}
 
     def test_a_released_savepoint_still_depends_on_the_transaction(self, enqueue):
-        with pytest.raises(Deliberate), transaction.atomic():
+        with rolled_back():
             with transaction.atomic():
                 enqueue()
             assert QueuedTask.objects.exists()
-            raise Deliberate
         assert committed_ids() == set()
 
     def test_without_a_transaction_a_task_is_committed_at_once(self, enqueue):
@@ -138,10 +143,9 @@ def test_no_worker_can_claim_a_task_before_the_commit():
 
 @pytest.mark.django_db(transaction=True)
 def test_the_data_and_the_task_commit_together():
-    with pytest.raises(Deliberate), transaction.atomic():
+    with rolled_back():
         Group.objects.create(name="editors")
         note.enqueue(1)
-        raise Deliberate
     assert not Group.objects.exists()
     with transaction.atomic():
         Group.objects.create(name="editors")
@@ -162,10 +166,9 @@ def test_a_refused_call_leaves_the_transaction_usable():
 @pytest.mark.django_db(transaction=True)
 def test_cancel_in_a_transaction_is_undone_by_its_rollback():
     result = note.enqueue(1)
-    with pytest.raises(Deliberate), transaction.atomic():
+    with rolled_back():
         assert result.cancel()
         assert committed_finished_ids() == set()
-        raise Deliberate
     assert is_committed(result)
     assert committed_finished_ids() == set()
 
@@ -192,9 +195,7 @@ def test_a_view_that_raises_enqueues_nothing(atomic_requests):
     assert committed_ids() == set()
 
 
-def test_without_atomic_requests_the_task_of_a_view_that_raises_stays(
-    atomic_requests, monkeypatch
-):
+def test_without_atomic_requests_the_task_of_a_view_that_raises_stays(atomic_requests, monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", False)
     assert atomic_requests.get("/raises/").status_code == 500
     assert len(committed_ids()) == 1
@@ -229,12 +230,10 @@ def test_task_committed_is_sent_at_once_without_a_transaction(committed):
 
 @pytest.mark.django_db(transaction=True)
 def test_task_committed_never_follows_a_rollback(committed):
-    with pytest.raises(Deliberate), transaction.atomic():
+    with rolled_back():
         note.enqueue(1)
-        raise Deliberate
-    with transaction.atomic(), pytest.raises(Deliberate), transaction.atomic():
+    with transaction.atomic(), rolled_back():
         note.enqueue(2)
-        raise Deliberate
     assert committed == []
 
 
@@ -435,12 +434,10 @@ class TestSecondDatabase:
         assert result.status == "READY"
 
     def test_a_task_vanishes_with_the_rollback_of_the_data(self, committed):
-        with pytest.raises(Deliberate), transaction.atomic():
+        with rolled_back():
             note.enqueue(1)
-            raise Deliberate
-        with transaction.atomic(), pytest.raises(Deliberate), transaction.atomic():
+        with transaction.atomic(), rolled_back():
             note.enqueue_many([(1,), (2,)])
-            raise Deliberate
         assert committed_ids("other") == set()
         assert committed == []
 
@@ -452,10 +449,9 @@ class TestSecondDatabase:
         assert committed == [result.id for result in results]
 
     def test_a_transaction_of_the_tasks_database_is_waited_for_as_any(self):
-        with pytest.raises(Deliberate), transaction.atomic(using="other"):
+        with rolled_back(using="other"):
             result = note.enqueue(1)
             assert note.get_result(result.id) == result
-            raise Deliberate
         assert committed_ids("other") == set()
 
     def test_waiting_before_the_commit_is_refused(self):
@@ -474,9 +470,8 @@ class TestSecondDatabase:
         assert note.get_result(result.id) == result
 
     def test_waiting_for_what_was_rolled_back_says_that_it_is_not_there(self):
-        with pytest.raises(Deliberate), transaction.atomic():
+        with rolled_back():
             result = note.enqueue(1)
-            raise Deliberate
         with pytest.raises(TaskResultDoesNotExist):
             result.get()
 
@@ -495,9 +490,8 @@ class TestSecondDatabase:
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 def test_data_of_another_database_are_waited_for_as_well():
-    with pytest.raises(Deliberate), transaction.atomic(using="other"):
+    with rolled_back(using="other"):
         note.enqueue(1)
-        raise Deliberate
     assert committed_ids() == set()
     with transaction.atomic(using="other"):
         result = note.enqueue(1)
@@ -523,9 +517,7 @@ def connected(signal, **options):
 
 def arguments():
     """Return the arguments of all tasks in the order of their enqueue."""
-    return [
-        row.args if not row.kwargs else row.kwargs for row in QueuedTask.objects.order_by("id")
-    ]
+    return [row.args if not row.kwargs else row.kwargs for row in QueuedTask.objects.order_by("id")]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -584,20 +576,17 @@ class TestEnqueueOn:
     def test_nothing_is_enqueued_by_a_rollback(self):
         with (
             connected(post_save, sender=Group, task=note),
-            pytest.raises(Deliberate),
-            transaction.atomic(),
+            rolled_back(),
         ):
             Group.objects.create(name="editors")
-            raise Deliberate
         assert committed_ids() == set()
 
     def test_a_save_after_a_rollback_enqueues_again(self):
         with connected(post_save, sender=Group, task=note):
             group = Group.objects.create(name="editors")
             QueuedTask.objects.all().delete()
-            with pytest.raises(Deliberate), transaction.atomic():
+            with rolled_back():
                 group.save()
-                raise Deliberate
             with transaction.atomic():
                 group.save()
         assert arguments() == [[group.pk]]
@@ -605,9 +594,8 @@ class TestEnqueueOn:
     def test_a_save_after_the_rollback_of_the_savepoint_of_the_first_enqueues(self):
         group = Group.objects.create(name="editors")
         with connected(post_save, sender=Group, task=note), transaction.atomic():
-            with pytest.raises(Deliberate), transaction.atomic():
+            with rolled_back():
                 group.save()
-                raise Deliberate
             assert arguments() == []
             group.save()
             group.save()
@@ -617,9 +605,8 @@ class TestEnqueueOn:
         group = Group.objects.create(name="editors")
         with connected(post_save, sender=Group, task=note), transaction.atomic():
             group.save()
-            with pytest.raises(Deliberate), transaction.atomic():
+            with rolled_back():
                 group.save()
-                raise Deliberate
             group.save()
         assert arguments() == [[group.pk]]
 
@@ -756,9 +743,8 @@ class EnqueueOnInTestCase(TestCase):
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 def test_enqueue_on_waits_for_the_data_when_tasks_have_their_own_database():
     with connected(post_save, sender=Group, task=note):
-        with pytest.raises(Deliberate), transaction.atomic():
+        with rolled_back():
             Group.objects.create(name="editors")
-            raise Deliberate
         assert committed_ids("other") == set()
         with transaction.atomic():
             Group.objects.create(name="editors").save()

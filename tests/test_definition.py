@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from django_bgtasks import DatabaseTask, task
+from django_bgtasks import DatabaseTask, compat, task
 from django_bgtasks.compat import InvalidTask, Task
 from django_bgtasks.definition import args_and_kwargs, unvalidated
 from django_bgtasks.models import QueuedTask
@@ -126,8 +126,6 @@ def test_an_unknown_option_of_the_decorator_is_refused():
 
 
 def test_the_decorator_works_with_a_backend_of_somebody_else(settings):
-    from django_bgtasks import compat
-
     other = f"{compat.DummyBackend.__module__}.DummyBackend"
     settings.TASKS = {"default": {"BACKEND": other, "QUEUES": []}}
     made = task(max_attempts=3)(function)

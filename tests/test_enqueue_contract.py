@@ -141,8 +141,7 @@ BAD_INSIDE = {
     ),
     "in a tuple": (
         (0, User(pk=1)),
-        "has, at value[1], a value that is an auth.User. "
-        "Pass value[1].pk and load it in the task.",
+        "has, at value[1], a value that is an auth.User. Pass value[1].pk and load it in the task.",
     ),
     "key inside": (
         [{2: 3}],
@@ -588,9 +587,7 @@ def renamed_table(request, transactional_db):
 
 @pytest.mark.usefixtures("renamed_table")
 def test_without_tables_enqueue_says_what_to_type():
-    text = (
-        "The bgtasks tables do not exist in database 'default'. Run: python manage.py migrate"
-    )
+    text = "The bgtasks tables do not exist in database 'default'. Run: python manage.py migrate"
     for call in (
         lambda: note.enqueue(1),
         lambda: note.enqueue_many([(1,), (2,)]),
@@ -610,7 +607,7 @@ def test_the_advice_names_another_database_than_the_default():
 
     error = ProgrammingError()
     error.__cause__ = Missing()
-    with pytest.raises(TablesMissing, match="migrate --database other$"):
+    with pytest.raises(TablesMissing, match=r"migrate --database other$"):
         raise_if_tables_are_missing(error, "other")
     error.__cause__ = None
     raise_if_tables_are_missing(error, "other")

@@ -130,7 +130,7 @@ def test_without_a_backend_enqueue_raises(settings):
 
 @pytest.mark.django_db(databases=["default", "other"])
 def test_the_check_framework_asks_our_backend(settings):
-    assert [message for message in checks.run_checks() if "bgtasks" in message.id] == []
+    assert [message for message in checks.run_checks() if "bgtasks" in (message.id or "")] == []
     settings.TASKS = {"default": {"BACKEND": DATABASE, "OPTIONS": {"RETRIS": 1}}}
     assert "bgtasks.E002" in [message.id for message in checks.run_checks()]
 
@@ -224,7 +224,7 @@ def test_a_priority_at_the_bounds_is_stored(priority):
 
 
 def test_a_queue_that_the_settings_do_not_name_is_refused():
-    with pytest.raises(InvalidTask, match="^Queue 'queue-2' is not valid for backend"):
+    with pytest.raises(InvalidTask, match=r"^Queue 'queue-2' is not valid for backend"):
         sample_tasks.take.using(queue_name="queue-2")
 
 
@@ -423,16 +423,16 @@ def test_refresh_reads_what_happened_meanwhile(awaited):
 @pytest.mark.django_db
 def test_return_value_raises_until_the_task_was_successful():
     result = sample_tasks.answer.enqueue()
-    with pytest.raises(ValueError, match="^Task has not finished yet$"):
+    with pytest.raises(ValueError, match=r"^Task has not finished yet$"):
         _ = result.return_value
     (claimed,) = factories.claim()
     result.refresh()
-    with pytest.raises(ValueError, match="^Task has not finished yet$"):
+    with pytest.raises(ValueError, match=r"^Task has not finished yet$"):
         _ = result.return_value
     factories.end(claimed, error="builtins.KeyError")
     result.refresh()
     assert result.is_finished is True
-    with pytest.raises(ValueError, match="^Task failed$"):
+    with pytest.raises(ValueError, match=r"^Task failed$"):
         _ = result.return_value
 
 
@@ -643,7 +643,7 @@ def test_the_immediate_backend_keeps_what_a_task_raised(called, exception, endin
     result = called.enqueue()
     assert result.status == TaskResultStatus.FAILED
     assert result.is_finished is True
-    with pytest.raises(ValueError, match="^Task failed$"):
+    with pytest.raises(ValueError, match=r"^Task failed$"):
         _ = result.return_value
     assert result.errors[0].exception_class is exception
     assert result.errors[0].traceback.endswith(ending)
@@ -719,7 +719,7 @@ def test_the_dummy_backend_keeps_what_was_enqueued(dummy, called, awaited, heard
     assert result.attempts == 0
     assert result.errors == []
     assert result.started_at is None
-    with pytest.raises(ValueError, match="^Task has not finished yet$"):
+    with pytest.raises(ValueError, match=r"^Task has not finished yet$"):
         _ = result.return_value
     assert [(name, sender) for name, sender, *_ in heard] == [("enqueued", DummyBackend)]
 

@@ -2,12 +2,14 @@
 
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections
 from django.utils import timezone
 
+from django_bgtasks import results
 from django_bgtasks.compat import TaskResultDoesNotExist
 from django_bgtasks.exceptions import (
     TaskCancelled,
@@ -144,13 +146,11 @@ def test_get_gives_up_and_says_that_no_worker_listens(plain, get):
     )
 
 
-def test_get_waits_for_as_long_as_it_was_told(plain, get, monkeypatch):
-    from django_bgtasks import results
-
+def test_get_waits_for_as_long_as_it_was_told(plain, monkeypatch):
     clock = iter([100.0, 100.0, 102.5])
-    monkeypatch.setattr(results.time, "monotonic", lambda: next(clock, 102.5))
     pauses = []
-    monkeypatch.setattr(results.time, "sleep", pauses.append)
+    fake = SimpleNamespace(monotonic=lambda: next(clock), sleep=pauses.append)
+    monkeypatch.setattr(results, "time", fake)
     with pytest.raises(WaitTimeout, match=r"^Gave up after 2\.5 s: "):
         plain.get(2.5)
     assert len(pauses) == 1

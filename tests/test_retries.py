@@ -107,9 +107,12 @@ def test_what_is_no_exception_in_the_narrow_sense_is_not_retried_by_default():
     policy = RetryPolicy(max_attempts=3, backoff=0.0)
     assert policy.delay(1, SystemExit()) is None
     assert policy.delay(1, KeyboardInterrupt()) is None
-    assert RetryPolicy(max_attempts=3, backoff=0.0, retry_on=names_of([BaseException])).delay(
-        1, SystemExit()
-    ) == 0.0
+    assert (
+        RetryPolicy(max_attempts=3, backoff=0.0, retry_on=names_of([BaseException])).delay(
+            1, SystemExit()
+        )
+        == 0.0
+    )
 
 
 def test_names_are_dotted_paths():
@@ -129,11 +132,13 @@ def test_matches_compares_names_of_the_class_and_its_bases():
 
 @pytest.mark.parametrize(
     "value",
-    ["linear", "", -0.1, True, None, [], (), [1, -1], [1, True], [None], float("nan"), float("inf")]
-    + [[float("inf")], [float("nan")], LONGEST * 1.1, {"a": 1}, b"1"],
+    [
+        *("linear", "", -0.1, True, None, float("nan"), float("inf"), LONGEST * 1.1, b"1"),
+        *([], (), [1, -1], [1, True], [None], [float("inf")], [float("nan")], {"a": 1}),
+    ],
     ids=repr,
 )
 def test_a_backoff_that_says_no_pause_is_refused(value):
-    with pytest.raises(ValueError, match="^backoff must be") as caught:
+    with pytest.raises(ValueError, match=r"^backoff must be") as caught:
         checked_backoff(value)
     assert str(caught.value).endswith(f"not {value!r}.")

@@ -1,21 +1,15 @@
 """
-What a child needs before it works: imported once by the fork server, so that a
-child starts within milliseconds and shares its memory with the others.
+What a process of a worker needs before it works.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
-import json
 import os
 import signal
 import sys
 from typing import Any
-
-#: Tells the fork server where the supervisor finds its modules.
-PATH_VARIABLE = "BGTASKS_SYS_PATH"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -31,14 +25,11 @@ def die_with_parent(parent: int | None = None) -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent is not None:
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            os._exit(1)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
-def load_project(task_modules: Any = None) -> None:
+def load_project() -> None:
     """Set up Django and import the modules with tasks."""
     import django
     from django.apps import apps
@@ -70,30 +61,3 @@ def set_up(plan: Any) -> None:
     # Whatever was inherited belongs to somebody else.
     connections.close_all()
     configure(plan)
-
-
-def _in_fork_server() -> None:
-    die_with_parent()
-    for path in json.loads(os.environ.get(PATH_VARIABLE, "[]")):
-        if path not in sys.path:
-            sys.path.append(path)
-    # A child that can't load the project says so itself, where it can be read.
-    with contextlib.suppress(Exception):
-        load_project()
-        from django.db import connections
-
-        import django_bgtasks.observability.logs
-        import django_bgtasks.worker.announcer
-        import django_bgtasks.worker.child
-        import django_bgtasks.worker.slots
-        import django_bgtasks.transitions  # noqa: F401
-
-        connections.close_all()
-    # The collector of a child leaves alone what it has from here, so that the
-    # pages stay shared.
-    gc.collect()
-    gc.freeze()
-
-
-if os.environ.get(PATH_VARIABLE) and "multiprocessing.forkserver" in sys.modules:
-    _in_fork_server()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -14,61 +13,28 @@ from typing import Any
 from . import child
 from .board import Board, Entry, board_size
 from .plan import WorkerPlan
-from .preload import PATH_VARIABLE
-
-
-def context() -> Any:
-    """
-    Return how children are made.
-
-    From a fork server on Linux, which has loaded the project once and has
-    neither threads nor connections; anew elsewhere.
-    """
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    made = multiprocessing.get_context("forkserver")
-    os.environ[PATH_VARIABLE] = json.dumps(sys.path)
-    made.set_forkserver_preload(["django_bgtasks.worker.preload"])
-    return made
 
 
 class ChildProcess:
     """One child, as its supervisor sees it."""
 
-    def __init__(self, ctx: Any, plan: WorkerPlan, number: int) -> None:
-        memory = ctx.RawArray("c", board_size(plan.threads, plan.async_concurrency))
+    def __init__(self, pid: int, pipe: Connection, memory: Any) -> None:
+        self.pid = pid
+        self.pipe = pipe
         self.board = Board(memory)
-        self.number = number
-        self.pipe: Connection
-        self.pipe, theirs = ctx.Pipe()
-        self.process = ctx.Process(
-            target=child.main,
-            args=(plan, memory, theirs, os.getpid()),
-            name=f"bgtasks-{number}",
-            daemon=True,
-        )
-        self.process.start()
-        theirs.close()
         self.started_at = time.monotonic()
         self.ready = False
         self.retiring = False
+        #: None while the process runs; a signal is negative.
+        self.exit_code: int | None = None
         self.counts = {"successful": 0, "failed": 0, "retried": 0}
         self.running = 0
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid or 0
-
-    @property
-    def sentinel(self) -> int:
-        """A file descriptor that becomes readable when the process has ended."""
-        return self.process.sentinel
-
     def send(self, *message: Any) -> None:
-        """Tell the child something; one that has ended is found by its sentinel."""
+        """Tell the child something; one that has ended is noticed elsewhere."""
         try:
             self.pipe.send(message)
-        except (BrokenPipeError, ConnectionResetError, OSError):
+        except OSError:
             pass
 
     def received(self) -> list[tuple[Any, ...]]:
@@ -87,23 +53,118 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End the process without asking it."""
-        self.process.kill()
+        if self.exit_code is None:
+            try:
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            except ProcessLookupError:
+                pass
 
-    def close(self) -> str:
-        """Forget a process that has ended; return how it ended, in words."""
-        self.process.join()
-        code = self.process.exitcode
-        self.pipe.close()
-        return ended_how(code)
+    def how_it_ended(self) -> str:
+        """Return the exit code in words."""
+        code = self.exit_code
+        if code is not None and code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            return f"was killed by {name}{hint}"
+        return f"ended with exit code {code}"
 
 
-def ended_how(code: int | None) -> str:
-    """Return an exit code in words."""
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"was killed by {name}{hint}"
-    return f"ended with exit code {code}"
+class Forked:
+    """Children of a nursery, on Linux."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        from .nursery import Nursery
+
+        self._size = board_size(plan.threads, plan.async_concurrency)
+        self._nursery = Nursery(plan)
+        self._children: dict[int, ChildProcess] = {}
+
+    def start(self) -> ChildProcess:
+        """Start a child."""
+        made = ChildProcess(*self._nursery.spawn(self._size))
+        self._children[made.pid] = made
+        return made
+
+    def watched(self, made: ChildProcess) -> Any:
+        """Return what becomes readable when a child has ended."""
+        return self._nursery
+
+    def ended(self) -> list[ChildProcess]:
+        """Return the children that have ended since the last call."""
+        found = []
+        for pid, code in self._nursery.ended():
+            made = self._children.pop(pid, None)
+            if made is not None:
+                made.exit_code = code
+                found.append(made)
+        if not self._nursery.alive:
+            # Their parent is gone, and they with it.
+            for made in self._children.values():
+                made.exit_code = -9
+                found.append(made)
+            self._children.clear()
+        return found
+
+    @property
+    def works(self) -> bool:
+        """Whether more children can be started."""
+        return self._nursery.alive
+
+    def close(self) -> None:
+        """End what children are made by."""
+        self._nursery.close()
+
+
+class Spawned:
+    """Children that load the project themselves, where a process can't safely be forked."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        self._plan = plan
+        self._context = multiprocessing.get_context("spawn")
+        self._children: dict[int, tuple[ChildProcess, Any]] = {}
+        self.works = True
+
+    def start(self) -> ChildProcess:
+        """Start a child."""
+        plan = self._plan
+        memory = self._context.RawArray("c", board_size(plan.threads, plan.async_concurrency))
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=child.main, args=(plan, memory, theirs, os.getpid()), daemon=True
+        )
+        process.start()
+        theirs.close()
+        made = ChildProcess(process.pid or 0, ours, memory)
+        self._children[made.pid] = made, process
+        return made
+
+    def watched(self, made: ChildProcess) -> Any:
+        """Return what becomes readable when a child has ended."""
+        return self._children[made.pid][1].sentinel
+
+    def ended(self) -> list[ChildProcess]:
+        """Return the children that have ended since the last call."""
+        found = []
+        for pid, (made, process) in list(self._children.items()):
+            if process.exitcode is not None:
+                made.exit_code = process.exitcode
+                process.join()
+                del self._children[pid]
+                found.append(made)
+        return found
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+
+def launcher(plan: WorkerPlan) -> Forked | Spawned:
+    """
+    Return what starts children here.
+
+    Before anything opens a connection or starts a thread: children are forked
+    from what there is now.
+    """
+    return Forked(plan) if sys.platform == "linux" else Spawned(plan)

@@ -7,6 +7,7 @@ due; all that it writes is guarded by claims, or idempotent.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import selectors
@@ -30,7 +31,7 @@ from .execution import reset_connection
 from .heartbeat import Heartbeat
 from .leases import Contact, Fence, boot_clock
 from .plan import WorkerPlan
-from .processes import ChildProcess, context
+from .processes import ChildProcess, launcher
 
 logger = logging.getLogger("django_bgtasks.worker")
 
@@ -65,7 +66,8 @@ class Supervisor:
         self.sender = type(backend)
         self.alias = plan.database
         self.operations = operations_for(plan.database)
-        self.context = context()
+        # First of all: children are forked from what there is now.
+        self.launcher = launcher(plan)
         self.children: list[ChildProcess] = []
         self.contact = Contact()
         self.heartbeat = Heartbeat(plan)
@@ -75,11 +77,13 @@ class Supervisor:
         self.state = WorkerState.RUNNING
         self.exit_code = FINISHED
         self.stop_at: float | None = None
-        self.signals_seen = 0
-        self.number = 0
+        self.stop_requests = 0
+        self.stop_at_once = self.stop_heard = False
+        self.quiet_requested = self.stacks_requested = False
         self.ended_counts = {"successful": 0, "failed": 0, "retried": 0}
         self.respawn_at = 0.0
         self.early_deaths = 0
+        self.children_were_ready = False
         # What dead children held and could not be given back yet.
         self.unrecovered: list[Callable[[], Any]] = []
         self.started_at = time.monotonic()
@@ -102,6 +106,7 @@ class Supervisor:
             worker_started.send_robust(self.sender, worker=self.heartbeat.worker)
             while self.children or not self._may_end():
                 self._wait(timers)
+                self._obey_signals()
                 for timer in timers:
                     if time.monotonic() >= timer.due_at:
                         self._guarded(timer.run)
@@ -111,6 +116,7 @@ class Supervisor:
             fence.stop()
             for child in self.children:
                 child.kill()
+            self.launcher.close()
             self._guarded(self._go_down)
             self.detector.close()
             worker_stopped.send_robust(self.sender, worker=self.heartbeat.worker)
@@ -206,29 +212,44 @@ class Supervisor:
     # Children
 
     def _spawn(self) -> None:
-        self.number += 1
-        child = ChildProcess(self.context, self.plan, self.number)
+        child = self.launcher.start()
         self.children.append(child)
         self.selector.register(child.pipe, selectors.EVENT_READ, lambda: self._hear(child))
-        self.selector.register(child.sentinel, selectors.EVENT_READ, lambda: self._bury(child))
+        watched = self.launcher.watched(child)
+        if watched not in self.selector.get_map():
+            self.selector.register(watched, selectors.EVENT_READ, self._bury_the_dead)
         child.send("queues", self._queues_for_children())
         if self.state == WorkerState.QUIET:
             child.send("quiet")
 
     def _hear(self, child: ChildProcess) -> None:
         messages = child.received()
-        if not messages and not child.process.is_alive():
-            self._bury(child)
-            return
+        if not messages:
+            # Its end of the pipe is closed; how it ended is told soon.
+            self._unregister(child.pipe)
         for kind, *details in messages:
             if kind == "ready":
-                child.ready = True
+                child.ready = self.children_were_ready = True
                 self.early_deaths = 0
             elif kind == "retiring":
                 child.retiring = True
                 logger.info("Child %d is replaced: %s.", child.pid, details[0])
             elif kind == "counts":
                 child.counts, child.running = details
+
+    def _bury_the_dead(self) -> None:
+        for child in self.launcher.ended():
+            self._bury(child)
+        if not self.launcher.works:
+            logger.critical("The process that children are forked from has died.")
+            self.exit_code = CRASHED
+            self._stop(0.0)
+
+    def _unregister(self, watched: Any) -> None:
+        try:
+            self.selector.unregister(watched)
+        except (KeyError, ValueError):
+            pass
 
     def _bury(self, child: ChildProcess) -> None:
         """Give back what a child that has ended held, and forget it."""
@@ -239,22 +260,17 @@ class Supervisor:
                 child.counts = details[0]
             elif kind == "retiring":
                 child.retiring = True
-        self.children.remove(child)
-        self.selector.unregister(child.pipe)
-        self.selector.unregister(child.sentinel)
+        self._forget(child)
         entries = child.entries()
         claim = child.board.announced_claim()
-        how = child.close()
-        for name, count in child.counts.items():
-            self.ended_counts[name] += count
+        how = child.how_it_ended()
         asked = child.retiring or self.state == WorkerState.STOPPING
         if entries or not (asked or self.plan.burst):
             logger.warning("Child process %d %s.", child.pid, how)
         if not child.ready:
             self.early_deaths += 1
-        if time.monotonic() - child.started_at < YOUNG and not asked:
-            pause = min(0.1 * 2**self.early_deaths, 30.0) if self.early_deaths else 0.0
-            self.respawn_at = time.monotonic() + pause
+        if time.monotonic() - child.started_at < YOUNG and self.early_deaths and not asked:
+            self.respawn_at = time.monotonic() + min(0.1 * 2**self.early_deaths, 30.0)
         if claim is not None:
             known = [entry.id for entry in entries]
             self.unrecovered.append(
@@ -262,12 +278,19 @@ class Supervisor:
             )
         if entries or claim is not None:
             self._recover(entries, f"its process {how}.")
-        if self.early_deaths >= 5 and not self.number > self.early_deaths:
+        if self.early_deaths >= 5 and not self.children_were_ready:
             logger.critical("No child process came up; see above for why.")
             self.exit_code = CRASHED
             self._stop(0.0)
         if self.plan.burst and not self.children:
             self._stop(0.0)
+
+    def _forget(self, child: ChildProcess) -> None:
+        for name, count in child.counts.items():
+            self.ended_counts[name] += count
+        self.children.remove(child)
+        self._unregister(child.pipe)
+        child.pipe.close()
 
     def _replace_children(self) -> None:
         if self.state == WorkerState.STOPPING or time.monotonic() < self.respawn_at:
@@ -516,35 +539,46 @@ class Supervisor:
             signal.signal(signal.SIGUSR1, self._on_quiet)
             signal.signal(signal.SIGUSR2, self._on_stacks)
 
+    # Handlers only take notes; _obey_signals() acts between two steps of run().
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        self.signals_seen += 1
-        at_once = number == getattr(signal, "SIGQUIT", None)
-        if self.signals_seen > 1 or at_once:
-            self.exit_code = FORCED
-            self._stop(0.0)
-            return
-        running = sum(len(child.entries()) for child in self.children)
-        if running:
-            logger.info(
-                "Finishing %d running task%s (the same signal again hands them back) …",
-                running,
-                "" if running == 1 else "s",
-            )
-        self._stop(self.plan.shutdown_timeout)
+        self.stop_requests += 1
+        self.stop_at_once |= number == getattr(signal, "SIGQUIT", None)
 
     def _on_quiet(self, number: int, frame: FrameType | None) -> None:
-        if self.state == WorkerState.RUNNING:
+        self.quiet_requested = True
+
+    def _on_stacks(self, number: int, frame: FrameType | None) -> None:
+        self.stacks_requested = True
+
+    def _obey_signals(self) -> None:
+        if self.stacks_requested:
+            self.stacks_requested = False
+            faulthandler.dump_traceback(all_threads=True)
+            for child in self.children:
+                os.kill(child.pid, signal.SIGUSR2)
+        if self.quiet_requested and self.state == WorkerState.RUNNING:
             self.state = WorkerState.QUIET
             logger.info("Quiet: no more tasks are taken.")
             for child in self.children:
                 child.send("quiet")
-
-    def _on_stacks(self, number: int, frame: FrameType | None) -> None:
-        import faulthandler
-
-        faulthandler.dump_traceback(all_threads=True)
-        for child in self.children:
-            os.kill(child.pid, signal.SIGUSR2)
+            self._guarded(self._beat)
+        if self.stop_at_once or self.stop_requests > 1:
+            if self.exit_code != FORCED:
+                self.exit_code = FORCED
+                self._stop(0.0)
+        elif self.stop_requests and not self.stop_heard:
+            self.stop_heard = True
+            running = sum(
+                entry.stage == Stage.STARTED for child in self.children for entry in child.entries()
+            )
+            if running:
+                logger.info(
+                    "Finishing %d running task%s (the same signal again hands them back) …",
+                    running,
+                    "" if running == 1 else "s",
+                )
+            self._stop(self.plan.shutdown_timeout)
 
     def _stop(self, patience: float) -> None:
         """Have the children finish, for at most patience seconds."""
@@ -558,28 +592,28 @@ class Supervisor:
     def _drive_shutdown(self) -> None:
         if self.stop_at is None or time.monotonic() < self.stop_at:
             return
-        for child in list(self.children):
+        # All are killed first, and forgotten as those are that die by themselves,
+        # but what they ran is handed back unharmed.
+        for child in self.children:
             child.kill()
-            child.process.join(5)
+        deadline = time.monotonic() + 5
+        dead: list[ChildProcess] = []
+        while len(dead) < len(self.children) and time.monotonic() < deadline:
+            dead += self.launcher.ended()
+            time.sleep(0.005)
+        for child in list(self.children):
+            for kind, *details in child.received():
+                if kind == "counts":
+                    child.counts = details[0]
             entries = child.entries()
             claim = child.board.announced_claim()
-            if entries:
-                logger.info(
-                    "Handing back %d task%s.", len(entries), "" if len(entries) == 1 else "s"
-                )
-                self._recover(entries, "the worker was stopped.", interrupted=True)
             if claim is not None:
-                self._guarded(
-                    lambda c=claim, k=[e.id for e in entries]: transitions.release_claim(  # type: ignore[misc]
-                        self.alias, c, known=k
-                    )
+                known = [entry.id for entry in entries]
+                self.unrecovered.append(
+                    lambda c=claim, k=known: transitions.release_claim(self.alias, c, known=k)  # type: ignore[misc]
                 )
-            # What was held is given back; an empty board leaves nothing to recover.
-            for name, count in child.counts.items():
-                self.ended_counts[name] += count
-            self.children.remove(child)
-            self.selector.unregister(child.pipe)
-            self.selector.unregister(child.sentinel)
-            child.close()
-
-
+            if entries:
+                count = len(entries)
+                logger.info("Handing back %d task%s.", count, "" if count == 1 else "s")
+                self._recover(entries, "the worker was stopped.", interrupted=True)
+            self._forget(child)

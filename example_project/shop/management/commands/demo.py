@@ -74,7 +74,7 @@ class UploadPage:
         self.text = self.visitor.get(self.path)
         state = re.search(r'id="import">\s*<span[^>]*data-state="(\w+)"[^>]*>([^<]*)', self.text)
         self.state, self.says = state.groups()
-        self.rows = int(re.search(r'id="rows">(\d+)', self.text)[1])
+        self.rows = int(re.search(r'id="rows">([\d,]+)', self.text)[1].replace(",", ""))
         return self
 
     @property
@@ -281,7 +281,7 @@ class Command(BaseCommand):
             ("pages of 50 mistakes", pages_of_errors, [-(-BAD_ROWS // 50)] * files),
             (
                 "reports that visitors read",
-                sum(f"{self.rows - BAD_ROWS} orders" in r for r in reports),
+                sum(f"{self.rows - BAD_ROWS:,} orders" in r for r in reports),
                 files,
             ),
             ("thumbnails", Picture.objects.exclude(thumbnail="").count(), pictures),
