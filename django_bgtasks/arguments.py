@@ -200,9 +200,7 @@ class Signature:
             inspect.Parameter.KEYWORD_ONLY,
         }
         self.positional = tuple(
-            p.name
-            for p in parameters
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
         )
         self._named = frozenset(p.name for p in parameters)
         self._required = frozenset(
@@ -253,9 +251,7 @@ class Signature:
         plural = "s" * (len(missing) != 1)
         return f"{self.name}() missing {len(missing)} required argument{plural}: {listed}"
 
-    def named(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Any]]:
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Yield the arguments with their names, those of *args as *args[n]."""
         for index, value in enumerate(args):
             if index < len(self.positional):

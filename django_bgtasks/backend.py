@@ -69,9 +69,7 @@ class DatabaseBackend(BaseTaskBackend):
     def _check_queue(self, task: Any) -> None:
         name = task.queue_name
         if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
-            raise InvalidTask(
-                f"queue_name must have 1 to 100 printable characters, not {name!r}."
-            )
+            raise InvalidTask(f"queue_name must have 1 to 100 printable characters, not {name!r}.")
         if self.queues and name not in self.queues:
             raise InvalidTask(
                 f"Queue '{name}' is not valid for backend. Queue '{name}' is not in "

@@ -105,7 +105,7 @@ def _check_alias(alias: str) -> Iterable[checks.CheckMessage]:
             yield checks.Warning(
                 f"Tasks are stored in SQLite database {alias!r} without immediate transactions.",
                 hint=f"Set {where}['OPTIONS']['transaction_mode'] to 'IMMEDIATE'; otherwise "
-                "views that read and then write fail with \"database is locked\".",
+                'views that read and then write fail with "database is locked".',
                 id="bgtasks.W001",
             )
         if float(options.get("timeout", 5)) < 20:
@@ -125,7 +125,7 @@ def _check_alias(alias: str) -> Iterable[checks.CheckMessage]:
         isolation = str(options.get("isolation_level", "read committed")).lower()
         if isolation != "read committed":
             yield checks.Warning(
-                f"{where} runs at isolation level {isolation!r}, under which claims block enqueues.",
+                f"{where} runs at isolation level {isolation!r}: claims block enqueues.",
                 hint=f"Set {where}['OPTIONS']['isolation_level'] to 'read committed'.",
                 id="bgtasks.W005",
             )

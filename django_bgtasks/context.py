@@ -12,7 +12,7 @@ _current: ContextVar[Any] = ContextVar("django_bgtasks_current", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseTaskContext(TaskContext):
+class DatabaseTaskContext(TaskContext):  # type: ignore[misc]
     """
     Django's context, and how many attempts there are.
 

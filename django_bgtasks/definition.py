@@ -98,7 +98,7 @@ class DatabaseTask(Task):
             )
         return signature
 
-    def using(  # type: ignore[override]
+    def using(
         self,
         *,
         priority: int | None = None,
@@ -162,7 +162,7 @@ class DatabaseTask(Task):
         backend = self.get_backend()
         if hasattr(backend, "enqueue_many"):
             return backend.enqueue_many(self, calls)
-        return [backend.enqueue(self, *args_and_kwargs(call)) for call in calls]
+        return [backend.enqueue(self, *args_and_kwargs(call)) for call in calls]  # type: ignore[arg-type]
 
     async def aenqueue_many(self, calls: Iterable[Call]) -> list[Any]:
         """See enqueue_many()."""
@@ -242,7 +242,7 @@ def unchecked(func: Callable[..., Any]) -> DatabaseTask:
     for f in fields(DatabaseTask):
         value = f.default
         if f.name == "func":
-            value = func  # type: ignore[assignment]
+            value = func
         elif f.name in _BASE_DEFAULTS:
             value = _BASE_DEFAULTS[f.name]
         object.__setattr__(made, f.name, value)

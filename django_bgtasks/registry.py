@@ -43,9 +43,7 @@ def resolve(
     found = getattr(module, name, None)
     if not isinstance(found, Task):
         what = "" if found is None else f" What stands there is no Task but {type(found).__name__}."
-        raise UnknownTask(
-            f"No task {path!r}.{what} Was it renamed? Add it to OPTIONS['ALIASES']."
-        )
+        raise UnknownTask(f"No task {path!r}.{what} Was it renamed? Add it to OPTIONS['ALIASES'].")
     _found[path] = found
     return found
 
@@ -106,7 +104,7 @@ def restore(path: str, options: Mapping[str, Any] | None, **changes: Any) -> Any
 def _lookup(backend: str) -> dict[str, Any]:
     """Return what the settings of a backend, if there is one, say of paths."""
     try:
-        conf = task_backends[backend].conf
+        conf = task_backends[backend].conf  # type: ignore[attr-defined]
     except (InvalidTaskBackend, AttributeError):
         return {}
     return {"aliases": conf.aliases, "modules": conf.task_modules}

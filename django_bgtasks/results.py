@@ -20,7 +20,6 @@ from .compat import (
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
-    task_backends,
 )
 from .exceptions import (
     TaskCancelled,
@@ -56,7 +55,7 @@ class Commitment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseTaskResult(TaskResult):
+class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
     """
     A TaskResult of DatabaseBackend.
 
@@ -217,9 +216,7 @@ def is_served(queue: str, backend: str, alias: str) -> bool:
     return any(
         (not worker.queues or queue in worker.queues)
         and (now - worker.heartbeat_at).total_seconds() < worker.lease
-        for worker in Worker.objects.using(alias).filter(
-            backend=backend, state=WorkerState.RUNNING
-        )
+        for worker in Worker.objects.using(alias).filter(backend=backend, state=WorkerState.RUNNING)
     )
 
 
@@ -320,5 +317,3 @@ def fetch_row(task_id: str, alias: str) -> TaskRecord:
 def fetch_result(task_id: str, alias: str) -> DatabaseTaskResult:
     """Return the result of an id. Raise TaskResultDoesNotExist."""
     return result_of(fetch_row(task_id, alias))
-
-

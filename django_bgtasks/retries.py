@@ -30,7 +30,7 @@ def matches(exception: BaseException, names: Iterable[str]) -> bool:
 
     Compare names and import nothing: a name may come from a row.
     """
-    own = names_of(type(exception).__mro__)  # type: ignore[arg-type]
+    own = names_of(type(exception).__mro__)
     return any(name in own for name in names)
 
 

@@ -53,9 +53,9 @@ class _Contract:
         return [super(_Contract, self).enqueue(task, *call) for call in checked]  # type: ignore[misc]
 
 
-class ImmediateBackend(_Contract, compat.ImmediateBackend):
+class ImmediateBackend(_Contract, compat.ImmediateBackend):  # type: ignore[misc]
     """Runs each task at once, in the thread that enqueues it; run_after is not waited for."""
 
 
-class DummyBackend(_Contract, compat.DummyBackend):
+class DummyBackend(_Contract, compat.DummyBackend):  # type: ignore[misc]
     """Runs nothing; keeps the results of what was enqueued in .results."""

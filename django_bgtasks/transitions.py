@@ -81,14 +81,12 @@ def release(alias: str, held: Sequence[Held], *, reason: str = "") -> int:
         return 0
     operations = operations_for(alias)
     return operations.retrying(
-        lambda: (
-            _held(alias, held).update(
-                status=LiveStatus.READY,
-                claim_id=None,
-                lease_until=None,
-                attempt=F("attempt") - 1,
-                reason=reason[:255],
-            )
+        lambda: _held(alias, held).update(
+            status=LiveStatus.READY,
+            claim_id=None,
+            lease_until=None,
+            attempt=F("attempt") - 1,
+            reason=reason[:255],
         )
     )
 
@@ -112,15 +110,13 @@ def put_off(alias: str, held: Held, *, delay: float, reason: str) -> int:
     """
     operations = operations_for(alias)
     return operations.retrying(
-        lambda: (
-            _held(alias, [held]).update(
-                status=LiveStatus.SCHEDULED,
-                claim_id=None,
-                lease_until=None,
-                attempt=F("attempt") - 1,
-                due_at=operations.now_expression(None) + timedelta(seconds=delay),
-                reason=reason[:255],
-            )
+        lambda: _held(alias, [held]).update(
+            status=LiveStatus.SCHEDULED,
+            claim_id=None,
+            lease_until=None,
+            attempt=F("attempt") - 1,
+            due_at=operations.now_expression(None) + timedelta(seconds=delay),
+            reason=reason[:255],
         )
     )
 
@@ -142,15 +138,13 @@ def retry_later(
     else:
         status = {"status": LiveStatus.READY}
     return operations.retrying(
-        lambda: (
-            _held(alias, [held]).update(
-                **status,
-                claim_id=None,
-                lease_until=None,
-                failures=failures,
-                errors=json.loads(errors),
-                reason=reason[:255],
-            )
+        lambda: _held(alias, [held]).update(
+            **status,
+            claim_id=None,
+            lease_until=None,
+            failures=failures,
+            errors=json.loads(errors),
+            reason=reason[:255],
         )
     )
 
@@ -186,7 +180,9 @@ def rescue(
         errors = [*(row.errors or ()), lost_error(row, why, ended)]
         if lost >= max_lost or fails_when_lost(row):
             again = (
-                f"Its process died {lost} times." if lost > 1 else "It isn't run again after a loss."
+                f"Its process died {lost} times."
+                if lost > 1
+                else "It isn't run again after a loss."
             )
             endings.append(
                 Ending(
@@ -232,9 +228,7 @@ def lost_error(row: QueuedTask, why: str, ended_at: datetime) -> dict[str, Any]:
     }
 
 
-def take_over(
-    alias: str, *, lease: float, limit: int, now: datetime | None = None
-) -> list[Held]:
+def take_over(alias: str, *, lease: float, limit: int, now: datetime | None = None) -> list[Held]:
     """
     Give up to limit RUNNING tasks whose lease has run out a claim of the caller's.
 
@@ -251,8 +245,6 @@ def take_over(
         return []
     claim = new_id()
     # Not retried: after an outage the leases of all are renewed first.
-    lapsed.filter(pk__in=ids).update(
-        claim_id=claim, lease_until=moment + timedelta(seconds=lease)
-    )
+    lapsed.filter(pk__in=ids).update(claim_id=claim, lease_until=moment + timedelta(seconds=lease))
     mine = QueuedTask.objects.using(alias).filter(pk__in=ids, claim_id=claim)
     return [(str(pk), claim) for pk in mine.values_list("pk", flat=True)]

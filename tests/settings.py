@@ -1,5 +1,6 @@
 """Settings of the tests: DATABASE_URL picks the database, SQLite in a file by default."""
 
+import getpass
 import os
 import tempfile
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import environ
 
 env = environ.Env()
-_FILES = Path(tempfile.gettempdir()) / f"bgtasks-tests-{os.getuid() if hasattr(os, 'getuid') else 0}"
+_FILES = Path(tempfile.gettempdir()) / f"bgtasks-tests-{getpass.getuser()}"
 _FILES.mkdir(exist_ok=True)
 
 

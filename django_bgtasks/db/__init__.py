@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def operations_for(alias: str) -> DatabaseOperations:
     """Return the operations of a database alias; they keep no state of a thread."""
     vendor = connections[alias].vendor

@@ -357,18 +357,19 @@ class DatabaseOperations:
         A DISTINCT would read the whole backlog (the "loose index scan" of the
         PostgreSQL wiki).
         """
-        names = []
+        names: list[str] = []
         last = ""
         ready = QueuedTask.objects.using(self.alias).filter(status=LiveStatus.READY)
         while True:
-            last = (
+            following = (
                 ready.filter(queue_name__gt=last)
                 .order_by("queue_name")
                 .values_list("queue_name", flat=True)
                 .first()
             )
-            if last is None:
+            if following is None:
                 return names
+            last = following
             names.append(last)
 
     def promote(self, limit: int, *, now: datetime | None = None) -> list[str]:

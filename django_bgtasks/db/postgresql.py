@@ -61,9 +61,7 @@ INSERT INTO {DONE} ({", ".join(MOVING)}, status, finished_at, return_value, clai
 SELECT * FROM gone
 RETURNING id::text"""
 
-_TAKEN = ", ".join(
-    "q.id::text" if name == "id" else f"q.{name}" for name in MOVING
-)
+_TAKEN = ", ".join("q.id::text" if name == "id" else f"q.{name}" for name in MOVING)
 _TAKE = f"""
 UPDATE {LIVE} q SET
     status = 'RUNNING', claim_id = %s, worker_id = %s, attempt = q.attempt + 1,
@@ -113,7 +111,7 @@ def _endings_json(endings: Iterable[Ending]) -> str:
             f'{{"i":"{o.id}","c":"{o.claim_id}","s":"{o.status}",'
             f'"f":"{o.finished_at.isoformat()}","r":{o.return_value or "null"},'
             f'"e":{o.errors or "null"},"n":{o.failures},"l":{o.lost_count},'
-            f'"b":{_text(o.began and o.began.isoformat())},"x":{_text(o.reason)}}}'
+            f'"b":{_text(o.began.isoformat() if o.began else None)},"x":{_text(o.reason)}}}'
             for o in endings
         )
         + "]"
@@ -190,7 +188,8 @@ class PostgreSQLOperations(DatabaseOperations):
         """Run statements in one transaction of READ COMMITTED; return the rows of each."""
         connection = self.connection
         connection.ensure_connection()
-        batched = is_psycopg3 and not connection.features.uses_server_side_binding
+        features: Any = connection.features
+        batched = is_psycopg3 and not features.uses_server_side_binding
         if connection.in_atomic_block or not batched:
             # Within TestCase, or with a driver that takes one statement at a time.
             with transaction.atomic(using=self.alias), connection.cursor() as cursor:
@@ -219,7 +218,12 @@ class PostgreSQLOperations(DatabaseOperations):
                     return results
 
     def move_back(self, ids: Sequence[str], *, statuses: Sequence[str], reason: str) -> list[str]:
-        kept = {"failures": "0", "lost_count": "0", "reason": "%s", "run_after": "NULL::timestamptz"}
+        kept = {
+            "failures": "0",
+            "lost_count": "0",
+            "reason": "%s",
+            "run_after": "NULL::timestamptz",
+        }
         columns = ", ".join(kept.get(name, f"q.{name}") for name in MOVING)
         sql = f"""
             WITH q AS (

@@ -37,9 +37,7 @@ class TaskRecord(models.Model):
     failures = models.PositiveIntegerField(_("failures"), db_default=0, default=0)
     # Attempts whose process died, counted against max_lost.
     lost_count = models.PositiveIntegerField(_("workers lost"), db_default=0, default=0)
-    worker_id = models.CharField(
-        _("worker"), max_length=100, db_default="", default="", blank=True
-    )
+    worker_id = models.CharField(_("worker"), max_length=100, db_default="", default="", blank=True)
     # [{"attempt", "worker_id", "started_at", "ended_at", "exception_class_path",
     #   "traceback"}, ...], oldest first.
     errors = models.JSONField(_("errors"), null=True, blank=True)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-def serve_health(port: int, healthy: Callable[[], bool], *, host: str = "0.0.0.0") -> ThreadingHTTPServer:
+def serve_health(
+    port: int, healthy: Callable[[], bool], *, host: str = "0.0.0.0"
+) -> ThreadingHTTPServer:
     """
     Answer GET with 200 or 503 in a thread, as healthy() says; return the server.
 

@@ -50,14 +50,14 @@ def configure(plan: Any) -> None:
 
     own = logging.getLogger("django_bgtasks")
     configured = (getattr(settings, "LOGGING", None) or {}).get("loggers", {})
-    if not any(name.split(".")[0] == "django_bgtasks" or name == TASKS_LOGGER for name in configured):
-        for handler in [h for h in own.handlers if isinstance(h, LineHandler)]:
-            own.removeHandler(handler)
+    if not any(
+        name.split(".")[0] == "django_bgtasks" or name == TASKS_LOGGER for name in configured
+    ):
+        for old in [h for h in own.handlers if isinstance(h, LineHandler)]:
+            own.removeHandler(old)
         own.addHandler(LineHandler(plan))
         own.propagate = False
-        own.setLevel(
-            {0: logging.ERROR, 1: logging.INFO}.get(plan.verbosity, logging.DEBUG)
-        )
+        own.setLevel({0: logging.ERROR, 1: logging.INFO}.get(plan.verbosity, logging.DEBUG))
         for handler in logging.getLogger("django").handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.addFilter(FromFramework())
@@ -206,7 +206,7 @@ class PrettyFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        event = getattr(record, "event", None)
+        event: str | None = getattr(record, "event", None)
         if event is None:
             text = safe(record.getMessage())
             if record.levelno >= logging.WARNING:
@@ -219,10 +219,10 @@ class PrettyFormatter(logging.Formatter):
         sign = self._colored(_COLORS[event], f"{self.signs[event]:<{self.width}}")
         line = f"{at}  {sign} {name:<18} {facts['task_id'][-8:]}  {self._details(event, facts)}"
         if facts["attempt"] > 1 and event == "start":
-            line = f"{line:<64} attempt {facts['attempt']}/{max(facts['attempt'], facts['max_attempts'])}"
-        text = facts.get("traceback_text")
-        if text:
-            shown = text if self.verbosity > 1 else project_frames(text)
+            line = f"{line:<64} attempt {_attempts(facts)}"
+        trace = facts.get("traceback_text")
+        if trace:
+            shown = trace if self.verbosity > 1 else project_frames(trace)
             line += "\n" + "\n".join(f"          {safe(row)}" for row in shown.splitlines())
         return self._encodable(line.rstrip())
 
@@ -242,6 +242,10 @@ class PrettyFormatter(logging.Formatter):
     def _encodable(self, text: str) -> str:
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _attempts(facts: dict[str, Any]) -> str:
+    return f"{facts['attempt']}/{max(facts['attempt'], facts['max_attempts'])}"
 
 
 _NAMES = {"start": "started", "success": "finished", "failure": "failed", "retry": "retry"}
@@ -271,7 +275,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
         task=facts["task_path"],
         id=facts["task_id"],
         queue=facts["queue"],
-        attempt=f"{facts['attempt']}/{max(facts['attempt'], facts['max_attempts'])}",
+        attempt=_attempts(facts),
     )
     for name in ("took", "wait", "next"):
         if name in facts:
@@ -302,7 +306,11 @@ class TextFormatter(logging.Formatter):
             rest = []
         for key, value in fields.items():
             shown = safe(value)
-            rest.append(f"{key}={json.dumps(shown, ensure_ascii=False)}" if " " in shown else f"{key}={shown}")
+            rest.append(
+                f"{key}={json.dumps(shown, ensure_ascii=False)}"
+                if " " in shown
+                else f"{key}={shown}"
+            )
         line = " ".join([head, *rest])
         return f"{line}\n{text.rstrip()}" if text else line
 

@@ -43,9 +43,7 @@ class Announcer:
 
     def _put(self, action: Any) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name="bgtasks-announcer", daemon=True
-            )
+            self._thread = threading.Thread(target=self._run, name="bgtasks-announcer", daemon=True)
             self._thread.start()
         self._queue.put(action)
 

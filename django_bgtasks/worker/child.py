@@ -242,9 +242,8 @@ class Dispatcher:
             self.child.look = True
         if count:
             self.found_at = now
-        elif self.plan.burst:
-            if self.held == 0:
-                self.retiring = True
+        elif self.plan.burst and self.held == 0:
+            self.retiring = True
         # An idle child looks by itself, too: wake-ups are hints.
         if now - self.found_at < HINTLESS:
             self.idle_pause = FIRST_PAUSE
@@ -335,9 +334,7 @@ class Dispatcher:
         self.waiting_since = time.monotonic()
         coroutines = 0
         for row in rows:
-            execution = Execution(
-                row, self.child.backend, self.board.put(row.id, row.claim_id)
-            )
+            execution = Execution(row, self.child.backend, self.board.put(row.id, row.claim_id))
             self.held += 1
             execution.resolve()
             if row.lost_count:
@@ -463,9 +460,7 @@ class Dispatcher:
                 extra={"task_id": execution.row.id, "task_path": execution.row.task_path},
             )
         if lost:
-            claim_lost.send_robust(
-                type(self.child.backend), task_ids=[e.row.id for e in lost]
-            )
+            claim_lost.send_robust(type(self.child.backend), task_ids=[e.row.id for e in lost])
         return lost
 
     # When the database fails
@@ -541,9 +536,7 @@ class Dispatcher:
             return
         if plan.recycle_tasks is not None and self.ran >= plan.recycle_tasks:
             why = f"it ran {self.ran} tasks"
-        elif (
-            plan.recycle_after is not None and time.monotonic() - self.born >= plan.recycle_after
-        ):
+        elif plan.recycle_after is not None and time.monotonic() - self.born >= plan.recycle_after:
             why = f"it is {plan.recycle_after:g} s old"
         elif plan.recycle_memory is not None and resident_memory() > plan.recycle_memory:
             why = f"it takes {resident_memory() / 2**20:.0f} MiB of memory"

@@ -439,8 +439,8 @@ def reset_connection(connection: Any) -> None:
 
 def storable(text: str) -> str:
     """Return text with what a database refuses replaced by U+FFFD."""
-    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode(
-        "utf-16", "replace"
+    return (
+        text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
 
 
@@ -463,12 +463,12 @@ def format_error(error: BaseException, limit: int) -> str:
             tb = tb.tb_next
         text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
     except BaseException as broken:
-        text = f"{type(error).__module__}.{type(error).__qualname__} (its traceback can't be " \
+        text = (
+            f"{type(error).__module__}.{type(error).__qualname__} (its traceback can't be "
             f"formatted: {type(broken).__name__})\n"
+        )
     if len(text) > limit:
         cut = f"\n… {len(text) - limit:,} characters left out …\n"
         half = max(0, limit - len(cut)) // 2
         text = f"{text[:half]}{cut}{text[-half:]}"
     return storable(text)
-
-

@@ -43,17 +43,17 @@ class Heartbeat:
         )
         self._touch(now)
 
-    def beat(
-        self, now: datetime, state: WorkerState, running: int, totals: dict[str, int]
-    ) -> None:
+    def beat(self, now: datetime, state: WorkerState, running: int, totals: dict[str, int]) -> None:
         """Say that the worker lives, and how it fares."""
         self.worker.heartbeat_at = now
         self.worker.state = state
         self.worker.running = running
         self.worker.finished = sum(totals.values())
         fields = ["heartbeat_at", "state", "running", "finished"]
-        if not Worker.objects.using(self.alias).filter(pk=self.worker.pk).update(
-            **{name: getattr(self.worker, name) for name in fields}
+        if (
+            not Worker.objects.using(self.alias)
+            .filter(pk=self.worker.pk)
+            .update(**{name: getattr(self.worker, name) for name in fields})
         ):
             if self.worker.started_at is None:
                 self.worker.started_at = now

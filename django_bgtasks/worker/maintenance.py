@@ -35,9 +35,9 @@ def take_duty(alias: str, name: str, interval: float) -> bool:
     operations = operations_for(alias)
     now = operations.now()
     duties = Duty.objects.using(alias)
-    taken = duties.filter(
-        name=name, last_run_at__lt=now - timedelta(seconds=interval)
-    ).update(last_run_at=now)
+    taken = duties.filter(name=name, last_run_at__lt=now - timedelta(seconds=interval)).update(
+        last_run_at=now
+    )
     if taken:
         return True
     if duties.filter(name=name).exists():

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from django.utils import autoreload
 
@@ -47,7 +49,7 @@ def run_with_restarts(reload_code: int) -> int:
     arguments = autoreload.get_child_arguments()
     while True:
         process = subprocess.Popen(arguments, env={**os.environ, CHILD_VARIABLE: "1"})
-        signal.signal(signal.SIGTERM, lambda number, frame, p=process: p.send_signal(number))
+        signal.signal(signal.SIGTERM, _passing_on(process))
         code = _wait(process)
         if code == reload_code:
             continue
@@ -60,6 +62,13 @@ def run_with_restarts(reload_code: int) -> int:
                 time.sleep(1)
         except KeyboardInterrupt:
             return code
+
+
+def _passing_on(process: subprocess.Popen[bytes]) -> Callable[[int, Any], None]:
+    def handler(number: int, frame: Any) -> None:
+        process.send_signal(number)
+
+    return handler
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

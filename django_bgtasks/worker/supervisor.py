@@ -25,7 +25,7 @@ from ..db import FailureKind, classify, operations_for
 from ..models.worker import WorkerState
 from ..signals import task_released, task_rescued, worker_started, worker_stopped
 from . import maintenance
-from .board import Stage
+from .board import Entry, Stage
 from .child import resident_memory
 from .execution import reset_connection
 from .heartbeat import Heartbeat
@@ -306,7 +306,8 @@ class Supervisor:
 
         With interrupted, what had begun is given back unharmed, too.
         """
-        unharmed, lost = [], []
+        unharmed: list[Entry] = []
+        lost: list[Entry] = []
         for entry in entries:
             begun = entry.stage == Stage.STARTED and not interrupted
             (lost if begun else unharmed).append(entry)
@@ -316,9 +317,7 @@ class Supervisor:
             keep = self._must_not_run_again(unharmed, ran)
             back = [(e.id, e.claim_id) for e in unharmed if e.id not in keep]
             if back and transitions.release(self.alias, back, reason=why if interrupted else ""):
-                task_released.send_robust(
-                    self.sender, task_ids=[pk for pk, _ in back], reason=why
-                )
+                task_released.send_robust(self.sender, task_ids=[pk for pk, _ in back], reason=why)
             gone = [(e.id, e.claim_id) for e in [*lost, *(u for u in unharmed if u.id in keep)]]
             if gone:
                 rescue = transitions.rescue(

@@ -87,7 +87,9 @@ def test_finishing_moves_the_row():
 def test_a_finish_under_another_claim_changes_nothing():
     add.enqueue(1, 2)
     (task,) = claim()
-    assert operations_for("default").exchange([ending(task, claim_id=new_id())], None).ended == set()
+    assert (
+        operations_for("default").exchange([ending(task, claim_id=new_id())], None).ended == set()
+    )
     assert QueuedTask.objects.get().status == "RUNNING"
     assert not FinishedTask.objects.exists()
 
@@ -95,9 +97,7 @@ def test_a_finish_under_another_claim_changes_nothing():
 def test_finish_and_claim_share_a_transaction():
     add.enqueue_many([(n, n) for n in range(3)])
     first = claim(limit=2)
-    request = ClaimRequest(
-        queues=["default"], limit=5, claim_id=new_id(), worker_id="w", lease=30
-    )
+    request = ClaimRequest(queues=["default"], limit=5, claim_id=new_id(), worker_id="w", lease=30)
     done = operations_for("default").exchange([ending(t) for t in first], request)
     assert done.ended == {t.id for t in first}
     assert len(done.claimed) == 1
@@ -120,9 +120,7 @@ def test_rescue_runs_a_task_again_and_fails_it_at_the_third_loss():
             "default", [(task.id, task.claim_id)], why="killed by SIGKILL.", max_lost=3
         )
         result.refresh()
-        assert (rescue.again, rescue.failed) == (
-            ([task.id], []) if lost < 3 else ([], [task.id])
-        )
+        assert (rescue.again, rescue.failed) == (([task.id], []) if lost < 3 else ([], [task.id]))
         assert result.attempts == lost
     assert result.state == "FAILED"
     assert result.errors[-1].exception_class_path == "django_bgtasks.exceptions.WorkerLost"

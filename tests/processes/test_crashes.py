@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import time
 
 import pytest
@@ -21,9 +22,14 @@ SECONDS = float(os.environ.get("BGTASKS_CRASH_SECONDS", "8"))
 TASKS = int(os.environ.get("BGTASKS_CRASH_TASKS", "500"))
 
 
+def report(line):
+    """Write what a run found where pytest -s shows it."""
+    sys.stdout.write(f"{line}\n")
+
+
 def test_every_task_ends_successful_while_children_and_workers_are_killed(start_worker):
     seed = int(os.environ.get("BGTASKS_CRASH_SEED", random.randrange(10**6)))
-    print(f"seed {seed}")
+    report(f"seed {seed}")
     random.seed(seed)
     lease = 3
     workers = [start_worker("-p", 2, "-v", 0, TEST_LEASE=lease) for _ in range(2)]
@@ -49,13 +55,11 @@ def test_every_task_ends_successful_while_children_and_workers_are_killed(start_
                 killed["child"] += 1
         time.sleep(0.01)
     until(lambda: not QueuedTask.objects.exists(), timeout=60, message="not all tasks ended")
-    states = dict(
-        FinishedTask.objects.values_list("status").annotate(n=Count("pk")).order_by()
-    )
+    states = dict(FinishedTask.objects.values_list("status").annotate(n=Count("pk")).order_by())
     effects = Effect.objects.filter(name="crash").count()
     distinct = Effect.objects.filter(name="crash").values("number").distinct().count()
     lost = sum(FinishedTask.objects.values_list("lost_count", flat=True))
-    print(
+    report(
         f"tasks {TASKS}, killed {killed}, states {states}, effects {effects}, "
         f"of different tasks {distinct}, attempts lost {lost}"
     )

@@ -23,7 +23,7 @@ class Command(BaseCommand):
             parser_class=CommandParser,
         )
         worker: ArgumentParser = commands.add_parser("worker", help="The same as runworker.")
-        self.worker = runworker.Command(self.stdout._out, self.stderr._out)
+        self.worker = runworker.Command()
         self.worker.add_arguments(worker)
         worker.set_defaults(run=self._run_worker)
         _add_common(worker)
@@ -34,6 +34,7 @@ class Command(BaseCommand):
             _add_common(subparser)
 
     def _run_worker(self, command: BaseCommand, **options: Any) -> None:
+        self.worker.stdout, self.worker.stderr = self.stdout, self.stderr
         self.worker.style = self.style
         self.worker.handle(**options)
 

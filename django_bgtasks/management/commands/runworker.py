@@ -101,7 +101,7 @@ class Command(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         parser = super().create_parser(prog_name, subcommand, epilog=EXAMPLES, **kwargs)
 
-        class Formatter(parser.formatter_class, RawDescriptionHelpFormatter):  # type: ignore[misc,name-defined]
+        class Formatter(parser.formatter_class, RawDescriptionHelpFormatter):  # type: ignore[name-defined]
             """Django's order of arguments, and the line breaks of the examples."""
 
         parser.formatter_class = Formatter
@@ -131,9 +131,7 @@ class Command(BaseCommand):
                 type=kind,
                 help=f"{text[0].upper()}{text[1:]}. Variable: {variable}{where}.",
             )
-        parser.add_argument(
-            "--burst", action="store_true", help="Run what is ready, then exit."
-        )
+        parser.add_argument("--burst", action="store_true", help="Run what is ready, then exit.")
         parser.add_argument(
             "--no-maintenance",
             action="store_true",
@@ -196,12 +194,15 @@ class Command(BaseCommand):
         try:
             if alias is None:
                 ours = [b for b in task_backends.all() if isinstance(b, DatabaseBackend)]
-                backend = next((b for b in ours if b.alias == "default"), ours[0] if ours else None)
+                default = next((b for b in ours if b.alias == "default"), None)
+                backend: Any = default or (ours[0] if ours else None)
             else:
                 backend = task_backends[alias]
         except (InvalidTaskBackend, ImproperlyConfigured) as error:
             known = ", ".join(settings.TASKS) if hasattr(settings, "TASKS") else ""
-            raise CommandError(f"{error} Aliases in TASKS: {known}.", returncode=CONFIGURATION) from None
+            raise CommandError(
+                f"{error} Aliases in TASKS: {known}.", returncode=CONFIGURATION
+            ) from None
         if not isinstance(backend, DatabaseBackend):
             what = f"TASKS[{alias!r}]" if alias else "No backend in TASKS"
             raise CommandError(
@@ -331,9 +332,7 @@ class Command(BaseCommand):
             from django_bgtasks.observability.endpoint import serve_health
 
             try:
-                serve_health(
-                    plan.health_port, lambda: supervisor.contact.silence() < plan.lease
-                )
+                serve_health(plan.health_port, lambda: supervisor.contact.silence() < plan.lease)
             except OSError as error:
                 raise CommandError(
                     f"--health-port {plan.health_port}: {error}", returncode=CONFIGURATION

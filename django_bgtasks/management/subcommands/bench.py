@@ -174,9 +174,7 @@ class Bench:
                 request = ClaimRequest([QUEUE], BATCH, new_id(), "bench", 60.0)
                 claimed = operations.exchange(endings, request).claimed
                 now = timezone.now()
-                endings = [
-                    Ending(t.id, t.claim_id, "SUCCESSFUL", now, began=now) for t in claimed
-                ]
+                endings = [Ending(t.id, t.claim_id, "SUCCESSFUL", now, began=now) for t in claimed]
                 if not endings:
                     return
 
@@ -237,7 +235,9 @@ class Bench:
         self.say("drain", rate, f"executed          {rate:>10,.0f}/s   results stored")
         if memory:
             self.say(
-                "memory", memory, f"memory            {memory / 2**20:>10,.0f} MiB  of the whole worker"
+                "memory",
+                memory,
+                f"memory            {memory / 2**20:>10,.0f} MiB  of the whole worker",
             )
 
     # Latency

@@ -34,9 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(command: BaseCommand, **options: Any) -> None:
     backend: Any = task_backends[options["backend"]]
     ages = {
-        name: backend.conf.__dict__[f"retain_{name}"]
-        if options[name] is None
-        else options[name]
+        name: backend.conf.__dict__[f"retain_{name}"] if options[name] is None else options[name]
         for name in ("successful", "failed")
     }
     if options["dry_run"]:
