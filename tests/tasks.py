@@ -254,3 +254,12 @@ def fill_memory(mebibytes):
 
 
 _filled = None
+
+
+@task(max_attempts=50, backoff=0.5)
+def count_through_outages(name, number=0, seconds=0.0):
+    """Have an effect, and try again if the database is away just then."""
+    if seconds:
+        time.sleep(seconds)
+    Effect.objects.create(name=name, number=number)
+    return number

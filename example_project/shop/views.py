@@ -27,18 +27,29 @@ def result_of(task, result_id):
         return None
 
 
+def follow(upload):
+    """
+    Return upload with the results of its tasks.
+
+    What a task leaves in the row is read after its result: otherwise a page
+    might say "done" and not show it yet.
+    """
+    upload.importing = result_of(import_orders, upload.import_result)
+    upload.refresh_from_db()
+    upload.reporting = result_of(write_report, upload.report_result)
+    upload.refresh_from_db()
+    return upload
+
+
 def home(request):
     if not request.user.is_authenticated:
         return redirect("sign-up")
-    uploads = list(request.user.uploads.order_by("-pk")[:20])
-    for upload in uploads:
-        upload.result = result_of(import_orders, upload.import_result)
     return render(
         request,
         "shop/home.html",
         {
             "welcome": result_of(send_welcome_mail, request.user.welcome_result),
-            "uploads": uploads,
+            "uploads": [follow(upload) for upload in request.user.uploads.order_by("-pk")[:10]],
             "pictures": request.user.pictures.order_by("-pk")[:40],
             "upload_form": UploadForm(),
             "picture_form": PictureForm(),
@@ -91,8 +102,8 @@ def upload_picture(request):
 
 @login_required
 def upload(request, pk):
-    upload = get_object_or_404(request.user.uploads, pk=pk)
-    result = result_of(import_orders, upload.import_result)
+    upload = follow(get_object_or_404(request.user.uploads, pk=pk))
+    result = upload.importing
     finished = result and result.status == TaskResultStatus.SUCCESSFUL
     return render(
         request,
@@ -102,7 +113,6 @@ def upload(request, pk):
             "result": result,
             "took": (result.finished_at - result.enqueued_at).total_seconds() if finished else None,
             "outcome": result.return_value if finished else None,
-            "report": result_of(write_report, upload.report_result),
             "page": Paginator(upload.row_errors.all(), 50).get_page(request.GET.get("page")),
         },
     )
