@@ -13,10 +13,10 @@ from django.http import HttpResponse
 from django.test import Client, TestCase
 from django.urls import path
 
-from django_bgtasks import enqueue_on, task_committed, task_enqueued
+from django_bgtasks import enqueue_on, task_committed, task_enqueued, wakeups
 from django_bgtasks.backend import DatabaseBackend
 from django_bgtasks.compat import TaskResultDoesNotExist, task_backends
-from django_bgtasks.exceptions import InvalidArguments, WaitInTransaction
+from django_bgtasks.exceptions import InvalidArguments, WaitInTransaction, WaitTimeout
 from django_bgtasks.models import QueuedTask
 from tests import factories
 from tests.sample_tasks import answer, note, take
@@ -346,6 +346,66 @@ def test_waiting_in_a_later_transaction_is_possible():
         assert note.get_result(result.id).get(timeout=0) == "value"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_waiting_in_a_later_transaction_gives_up_like_anywhere():
+    with transaction.atomic():
+        inside = note.enqueue(1)
+    outside = note.enqueue(2)
+    (third, fourth) = note.enqueue_many([(3,), (4,)])
+    with transaction.atomic():
+        for result in (inside, outside, third, fourth):
+            with pytest.raises(WaitTimeout):
+                result.get(timeout=0)
+
+
+# Workers of the same process
+
+
+@pytest.fixture
+def woken():
+    """The queues that workers of this process were told of."""
+    told = []
+    wakeups.subscribe(told.append)
+    yield told
+    wakeups.unsubscribe(told.append)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_are_told_of_a_task_after_the_commit(woken):
+    with transaction.atomic():
+        note.using(queue_name="emails").enqueue(1)
+        assert woken == []
+    assert woken == ["emails"]
+    note.enqueue(2)
+    assert woken == ["emails", "default"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_are_told_nothing_of_a_rollback_nor_of_a_later_task(woken):
+    with rolled_back():
+        note.enqueue(1)
+    note.using(delay=60).enqueue(2)
+    assert woken == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_cannot_be_told_does_no_harm_to_the_commit(caplog):
+    def fail(queue):
+        raise Deliberate
+
+    called = []
+    wakeups.subscribe(fail)
+    try:
+        with transaction.atomic():
+            result = note.enqueue(1)
+            transaction.on_commit(lambda: called.append("later callback"))
+    finally:
+        wakeups.unsubscribe(fail)
+    assert called == ["later callback"]
+    assert is_committed(result)
+    assert "Deliberate" in caplog.text
+
+
 # django.test.TestCase
 
 
@@ -600,6 +660,17 @@ class TestEnqueueOn:
             group.save()
             group.save()
         assert arguments() == [[group.pk]]
+
+    def test_that_holds_beside_other_callbacks_of_the_transaction(self):
+        group, other = [Group.objects.create(name=name) for name in ("editors", "authors")]
+        with connected(post_save, sender=Group, task=note), transaction.atomic():
+            transaction.on_commit(lambda: None)
+            other.save()
+            with rolled_back():
+                group.save()
+            group.save()
+            other.save()
+        assert arguments() == [[other.pk], [group.pk]]
 
     def test_a_rolled_back_second_save_leaves_the_task_of_the_first(self):
         group = Group.objects.create(name="editors")

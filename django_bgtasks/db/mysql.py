@@ -62,7 +62,9 @@ class MySQLOperations(DatabaseOperations):
             request = None
         if not endings and request is None:
             return Exchange()
-        if not endings and request is not None and not self._candidates(request):
+        # Read before the transaction: it locks nothing, and an idle worker stops here.
+        candidates = self._candidates(request) if request is not None else []
+        if not endings and not candidates:
             return Exchange()
 
         def unit() -> Exchange:
@@ -70,8 +72,8 @@ class MySQLOperations(DatabaseOperations):
             with self.write():
                 for start in range(0, len(endings), CHUNK):
                     done.ended |= self._end(endings[start : start + CHUNK])
-                if request is not None:
-                    done.claimed = self._claim(request)
+                if request is not None and candidates:
+                    done.claimed = self._claim(request, candidates)
             return done
 
         return self.retrying(unit)
@@ -143,10 +145,7 @@ class MySQLOperations(DatabaseOperations):
             )
             return [str(row[0]) for row in cursor.fetchall()]
 
-    def _claim(self, request: ClaimRequest) -> list[ClaimedTask]:
-        ids = self._candidates(request)
-        if not ids:
-            return []
+    def _claim(self, request: ClaimRequest, ids: list[str]) -> list[ClaimedTask]:
         now, at = self._now_sql(request.now)
         with self.connection.cursor() as cursor:
             cursor.execute(

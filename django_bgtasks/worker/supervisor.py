@@ -12,26 +12,26 @@ import logging
 import os
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from django.db import DatabaseError, connections
 
-from .. import transitions, wakeups
+from .. import wakeups
 from ..db import FailureKind, classify, operations_for
 from ..models.worker import WorkerState
-from ..signals import task_released, task_rescued, worker_started, worker_stopped
+from ..signals import worker_started, worker_stopped
 from . import maintenance
-from .board import Entry, Stage
+from .board import Stage
 from .child import resident_memory
 from .execution import reset_connection
 from .heartbeat import Heartbeat
 from .leases import Contact, Fence, boot_clock
 from .plan import WorkerPlan
 from .processes import ChildProcess, launcher
+from .recovery import Recovery
+from .requests import SignalRequests
 
 logger = logging.getLogger("django_bgtasks.worker")
 
@@ -77,15 +77,13 @@ class Supervisor:
         self.state = WorkerState.RUNNING
         self.exit_code = FINISHED
         self.stop_at: float | None = None
-        self.stop_requests = 0
-        self.stop_at_once = self.stop_heard = False
-        self.quiet_requested = self.stacks_requested = False
+        self.requests = SignalRequests()
+        self.stop_heard = False
         self.ended_counts = {"successful": 0, "failed": 0, "retried": 0}
         self.respawn_at = 0.0
         self.early_deaths = 0
         self.children_were_ready = False
-        # What dead children held and could not be given back yet.
-        self.unrecovered: list[Callable[[], Any]] = []
+        self.recovery = Recovery(plan.database, backend, self._task_failed)
         self.started_at = time.monotonic()
         self.down = False
         self._detector_fd: int | None = None
@@ -95,7 +93,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Work until told to stop; return the exit code."""
-        self._catch_signals()
+        self.requests.install()
+        self.selector.register(self.requests, selectors.EVENT_READ, self.requests.heard)
         fence = Fence(self.contact, self.plan.lease, self._holders, self._fenced)
         try:
             self._guarded(self._come_up)
@@ -127,8 +126,7 @@ class Supervisor:
         self._read_queues()
 
     def _go_down(self) -> None:
-        for action in self.unrecovered:
-            action()
+        self.recovery.go_on()
         self.heartbeat.end(self.totals())
 
     def _may_end(self) -> bool:
@@ -148,6 +146,7 @@ class Supervisor:
             Timer(lease / 6, self._renew),
             Timer(min(5.0, lease / 3), self._beat),
             Timer(1.0, self._read_queues),
+            Timer(1.0, self.recovery.go_on),
             Timer(1.0, self._watch_limits),
         ]
         if self.plan.maintenance:
@@ -271,13 +270,9 @@ class Supervisor:
             self.early_deaths += 1
         if time.monotonic() - child.started_at < YOUNG and self.early_deaths and not asked:
             self.respawn_at = time.monotonic() + min(0.1 * 2**self.early_deaths, 30.0)
-        if claim is not None:
-            known = [entry.id for entry in entries]
-            self.unrecovered.append(
-                lambda: transitions.release_claim(self.alias, claim, known=known)
-            )
         if entries or claim is not None:
-            self._recover(entries, f"its process {how}.")
+            self.recovery.add(entries, claim, f"its process {how}.")
+            self._guarded(self._recover)
         if self.early_deaths >= 5 and not self.children_were_ready:
             logger.critical("No child process came up; see above for why.")
             self.exit_code = CRASHED
@@ -300,65 +295,16 @@ class Supervisor:
         while len(self.children) < self.plan.processes:
             self._spawn()
 
-    def _recover(self, entries: list[Any], why: str, *, interrupted: bool = False) -> None:
-        """
-        Give back what was held: unharmed what had not begun, counted what had.
+    def _task_failed(self, task_id: str) -> None:
+        """Have a child announce a task that failed because its process died."""
+        self.ended_counts["failed"] += 1
+        listener = next((c for c in self.children if c.ready and not c.retiring), None)
+        if listener is not None:
+            listener.send("announce", task_id)
 
-        With interrupted, what had begun is given back unharmed, too.
-        """
-        unharmed: list[Entry] = []
-        lost: list[Entry] = []
-        for entry in entries:
-            begun = entry.stage == Stage.STARTED and not interrupted
-            (lost if begun else unharmed).append(entry)
-        ran = {entry.id for entry in unharmed if entry.stage != Stage.CLAIMED}
-
-        def action() -> None:
-            keep = self._must_not_run_again(unharmed, ran)
-            back = [(e.id, e.claim_id) for e in unharmed if e.id not in keep]
-            if back and transitions.release(self.alias, back, reason=why if interrupted else ""):
-                task_released.send_robust(self.sender, task_ids=[pk for pk, _ in back], reason=why)
-            gone = [(e.id, e.claim_id) for e in [*lost, *(u for u in unharmed if u.id in keep)]]
-            if gone:
-                rescue = transitions.rescue(
-                    self.alias,
-                    gone,
-                    why=why,
-                    max_lost=self.backend.conf.max_lost,
-                    fails_when_lost=maintenance.fails_when_lost,
-                )
-                self._tell_rescue(rescue, why)
-            self._wake()
-
-        self.unrecovered.append(action)
-        self._guarded(self._recover_all)
-
-    def _must_not_run_again(self, unharmed: list[Any], ran: set[str]) -> set[str]:
-        """Return ids of tasks that ran unrecorded and have on_lost="fail"."""
-        if not ran:
-            return set()
-        from ..models import QueuedTask
-
-        rows = QueuedTask.objects.using(self.alias).filter(pk__in=sorted(ran))
-        return {str(row.pk) for row in rows if maintenance.fails_when_lost(row)}
-
-    def _recover_all(self) -> None:
-        while self.unrecovered:
-            self.unrecovered[0]()
-            self.unrecovered.pop(0)
-
-    def _tell_rescue(self, rescue: transitions.Rescue, why: str) -> None:
-        for task_id in rescue.again:
-            logger.warning("Task %s runs again: %s", task_id, why, extra={"task_id": task_id})
-        for task_id in rescue.failed:
-            logger.error("Task %s failed: %s", task_id, why, extra={"task_id": task_id})
-            self.ended_counts["failed"] += 1
-            listener = next((c for c in self.children if c.ready and not c.retiring), None)
-            if listener is not None:
-                listener.send("announce", task_id)
-        ids = [*rescue.again, *rescue.failed]
-        if ids:
-            task_rescued.send_robust(self.sender, task_ids=ids, reason=why)
+    def _recover(self) -> None:
+        self.recovery.go_on()
+        self._wake()
 
     # Duties
 
@@ -379,7 +325,6 @@ class Supervisor:
         elif self.down:
             self.operations.now()
         self.contact.made(asked_at)
-        self._recover_all()
 
     def _lost_claims(self, ids: set[str], held: dict[str, str]) -> None:
         """End children that run what others have taken over."""
@@ -452,7 +397,7 @@ class Supervisor:
             self.alias, lease=self.plan.lease, max_lost=self.backend.conf.max_lost
         )
         if count:
-            self._tell_rescue(rescue, "nothing was heard of its worker for a whole lease.")
+            self.recovery.tell(rescue, "nothing was heard of its worker for a whole lease.")
             self._wake()
 
     def _prune(self) -> None:
@@ -524,49 +469,24 @@ class Supervisor:
 
     # Signals and shutdown
 
-    def _catch_signals(self) -> None:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        self._signal_ends = (ours, theirs)
-        self.selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(4096))
-        for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._on_stop)
-        if hasattr(signal, "SIGUSR1"):
-            signal.signal(signal.SIGUSR1, self._on_quiet)
-            signal.signal(signal.SIGUSR2, self._on_stacks)
-
-    # Handlers only take notes; _obey_signals() acts between two steps of run().
-
-    def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop_requests += 1
-        self.stop_at_once |= number == getattr(signal, "SIGQUIT", None)
-
-    def _on_quiet(self, number: int, frame: FrameType | None) -> None:
-        self.quiet_requested = True
-
-    def _on_stacks(self, number: int, frame: FrameType | None) -> None:
-        self.stacks_requested = True
-
     def _obey_signals(self) -> None:
-        if self.stacks_requested:
-            self.stacks_requested = False
+        requests = self.requests
+        if requests.stacks:
+            requests.stacks = False
             faulthandler.dump_traceback(all_threads=True)
             for child in self.children:
                 os.kill(child.pid, signal.SIGUSR2)
-        if self.quiet_requested and self.state == WorkerState.RUNNING:
+        if requests.quiet and self.state == WorkerState.RUNNING:
             self.state = WorkerState.QUIET
             logger.info("Quiet: no more tasks are taken.")
             for child in self.children:
                 child.send("quiet")
             self._guarded(self._beat)
-        if self.stop_at_once or self.stop_requests > 1:
+        if requests.at_once or requests.stops > 1:
             if self.exit_code != FORCED:
                 self.exit_code = FORCED
                 self._stop(0.0)
-        elif self.stop_requests and not self.stop_heard:
+        elif requests.stops and not self.stop_heard:
             self.stop_heard = True
             running = sum(
                 entry.stage == Stage.STARTED for child in self.children for entry in child.entries()
@@ -606,13 +526,9 @@ class Supervisor:
                     child.counts = details[0]
             entries = child.entries()
             claim = child.board.announced_claim()
-            if claim is not None:
-                known = [entry.id for entry in entries]
-                self.unrecovered.append(
-                    lambda c=claim, k=known: transitions.release_claim(self.alias, c, known=k)  # type: ignore[misc]
-                )
             if entries:
                 count = len(entries)
                 logger.info("Handing back %d task%s.", count, "" if count == 1 else "s")
-                self._recover(entries, "the worker was stopped.", interrupted=True)
+            self.recovery.add(entries, claim, "the worker was stopped.", interrupted=True)
             self._forget(child)
+        self._guarded(self._recover)
