@@ -263,3 +263,21 @@ def count_through_outages(name, number=0, seconds=0.0):
         time.sleep(seconds)
     Effect.objects.create(name=name, number=number)
     return number
+
+
+@task(takes_context=True)
+def wait_for_own_file(context, path):
+    """Run until the file of this worker appears; return the worker's name."""
+    worker = context.task_result.worker_ids[-1]
+    Effect.objects.create(name=f"began on {worker}")
+    while not os.path.exists(f"{path}.{worker}"):
+        time.sleep(0.01)
+    return worker
+
+
+@task(takes_context=True)
+def count_attempt(context, name, number=0, seconds=0.0):
+    """Have an effect; return the number of the attempt that had it."""
+    time.sleep(seconds)
+    Effect.objects.create(name=name, number=number)
+    return context.attempt

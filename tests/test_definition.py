@@ -132,6 +132,8 @@ def test_the_decorator_works_with_a_backend_of_somebody_else(settings):
     assert isinstance(made, DatabaseTask)
     assert made.max_attempts == 3
     assert made.enqueue().task == made
+    assert [result.task for result in made.enqueue_many([(), {}])] == [made, made]
+    assert len(compat.task_backends["default"].results) == 3
 
 
 # using()

@@ -5,9 +5,10 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
-from django.db.models import Count
 
 from django_bgtasks.models import FinishedTask, QueuedTask
 from tests import tasks
@@ -27,58 +28,106 @@ def report(line):
     sys.stdout.write(f"{line}\n")
 
 
+class Crashes:
+    """
+    Two workers of two children, one killed or stopped every half second.
+
+    stale counts results of another attempt than the row's last one: a worker
+    that had lost its claim wrote them.
+    """
+
+    LEASE = 3
+
+    def __init__(self, start_worker, settings="tests.processes.settings"):
+        self.start_worker = start_worker
+        self.settings = settings
+        self.hits = {"child killed": 0, "worker killed": 0, "worker stopped": 0}
+        self.stopped = {}
+        self.workers = [self.start() for _ in range(2)]
+
+    def start(self):
+        return self.start_worker(
+            "-p", 2, "-v", 0, settings=self.settings, TEST_LEASE=self.LEASE
+        )  # fmt: skip
+
+    def restart_the_dead(self):
+        """Do what systemd or a container platform does."""
+        for index, worker in enumerate(self.workers):
+            if worker.process.poll() is not None:
+                self.workers[index] = self.start()
+
+    def hit(self):
+        """Hit somebody; return whether somebody was there."""
+        self.restart_the_dead()
+        worker = random.choice(self.workers)
+        children = descendants(worker.pid)
+        if len(children) < 3 or worker.pid in self.stopped:
+            return False  # It is only just starting, or stopped.
+        dice = random.random()
+        if dice < 0.15 and not self.stopped:
+            for pid in (worker.pid, *children):
+                os.kill(pid, signal.SIGSTOP)
+            self.stopped[worker.pid] = (time.monotonic() + self.LEASE * 1.5, children)
+            self.hits["worker stopped"] += 1
+        elif dice < 0.4:
+            worker.kill()
+            self.hits["worker killed"] += 1
+        else:
+            os.kill(random.choice(children), signal.SIGKILL)
+            self.hits["child killed"] += 1
+        return True
+
+    def wake(self, *, at_once=False):
+        for pid, (until_, children) in list(self.stopped.items()):
+            if at_once or time.monotonic() >= until_:
+                for one in (*reversed(children), pid):
+                    try:
+                        os.kill(one, signal.SIGCONT)
+                    except ProcessLookupError:
+                        pass
+                del self.stopped[pid]
+
+    def run(self, seconds, count):
+        results = 0
+        began = time.monotonic()
+        next_hit = began + 1.5
+        while (passed := time.monotonic() - began) < seconds or results < count:
+            due = min(count, int(count * passed / seconds) + 1)
+            if due > results:
+                calls = [("crash", n, 0.005) for n in range(results, due)]
+                results += len(tasks.count_attempt.enqueue_many(calls))
+            if time.monotonic() >= next_hit and passed < seconds and self.hit():
+                next_hit += 0.5
+            self.wake()
+            time.sleep(0.01)
+        self.wake(at_once=True)
+        until(self._all_ended, timeout=60, message="not all tasks ended")
+        rows = FinishedTask.objects.values_list("status", "attempt", "return_value")
+        self.states = dict(Counter(status for status, _, _ in rows))
+        self.stale = sum(value != attempt for _, attempt, value in rows)
+        effects = Effect.objects.filter(name="crash")
+        self.effects = effects.count()
+        self.distinct = effects.values("number").distinct().count()
+        report(
+            f"{count} tasks, {self.hits}, states {self.states}, effects {self.effects} of "
+            f"{self.distinct} tasks, stale results {self.stale}"
+        )
+
+    def _all_ended(self):
+        self.restart_the_dead()
+        return not QueuedTask.objects.exists()
+
+
 def test_every_task_ends_successful_while_children_and_workers_are_killed(start_worker):
     seed = int(os.environ.get("BGTASKS_CRASH_SEED", random.randrange(10**6)))
     report(f"seed {seed}")
     random.seed(seed)
-    lease = 3
-    workers = [start_worker("-p", 2, "-v", 0, TEST_LEASE=lease) for _ in range(2)]
-
-    def restart_the_dead():
-        """Do what systemd or a container platform does."""
-        for index, worker in enumerate(workers):
-            if worker.process.poll() is not None:
-                workers[index] = start_worker("-p", 2, "-v", 0, TEST_LEASE=lease)
-
-    def all_ended():
-        restart_the_dead()
-        return not QueuedTask.objects.exists()
-
-    results = []
-    killed = {"child": 0, "worker": 0}
-    began = time.monotonic()
-    next_kill = began + 1.0
-    while (passed := time.monotonic() - began) < SECONDS or len(results) < TASKS:
-        due = min(TASKS, int(TASKS * passed / SECONDS) + 1)
-        if due > len(results):
-            calls = [("crash", n, 0.005) for n in range(len(results), due)]
-            results += tasks.count.enqueue_many(calls)
-        if time.monotonic() >= next_kill and passed < SECONDS:
-            next_kill += 0.5
-            restart_the_dead()
-            victim = random.randrange(2)
-            children = descendants(workers[victim].pid)
-            if not children:
-                continue  # It is only just starting.
-            if random.random() < 0.25:
-                workers[victim].kill()
-                killed["worker"] += 1
-            else:
-                os.kill(random.choice(children), signal.SIGKILL)
-                killed["child"] += 1
-        time.sleep(0.01)
-    until(all_ended, timeout=60, message="not all tasks ended")
-    states = dict(FinishedTask.objects.values_list("status").annotate(n=Count("pk")).order_by())
-    effects = Effect.objects.filter(name="crash").count()
-    distinct = Effect.objects.filter(name="crash").values("number").distinct().count()
-    lost = sum(FinishedTask.objects.values_list("lost_count", flat=True))
-    report(
-        f"tasks {TASKS}, killed {killed}, states {states}, effects {effects}, "
-        f"of different tasks {distinct}, attempts lost {lost}"
-    )
-    assert states == {"SUCCESSFUL": TASKS}
-    assert distinct == TASKS
-    assert sum(killed.values()) >= SECONDS
+    crashes = Crashes(start_worker)
+    crashes.run(SECONDS, TASKS)
+    assert crashes.states == {"SUCCESSFUL": TASKS}
+    assert crashes.distinct == TASKS
+    assert crashes.stale == 0
+    assert sum(crashes.hits.values()) >= SECONDS / 2
 
 
 def test_tasks_of_a_worker_that_was_killed_are_taken_over_after_its_lease(start_worker, tmp_path):
@@ -102,24 +151,49 @@ def test_children_die_with_their_supervisor(start_worker):
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children))
 
 
-def test_a_worker_stopped_past_its_lease_changes_nothing_afterwards(start_worker, tmp_path):
-    first = start_worker("-p", 1, "--name", "first", TEST_LEASE=2)
+def outcome_of_a_stopped_worker(start_worker, tmp_path, settings):
+    """Stop a worker past its lease and let it go on; return whose result is kept."""
+    first = start_worker("-p", 1, "--name", "first", settings=settings, TEST_LEASE=2)
     path = tmp_path / "go"
-    result = tasks.wait_for_file.enqueue(str(path), "finished")
-    until(lambda: Effect.objects.exists())
+    result = tasks.wait_for_own_file.enqueue(str(path))
+    until(lambda: Effect.objects.filter(name="began on first").exists())
     stopped = [first.pid, *descendants(first.pid)]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    start_worker("-p", 1, "--name", "second", TEST_LEASE=2)
-    until(lambda: Effect.objects.count() == 2, message="the second worker did not begin it")
-    # The first could finish now, if its claim were not over.
+    start_worker("-p", 1, "--name", "second", settings=settings, TEST_LEASE=2)
+    until(lambda: Effect.objects.filter(name="began on second").exists())
+    # The first may finish now: its child first, as its supervisor would end it.
+    Path(f"{path}.first").touch()
     for pid in reversed(stopped):
         os.kill(pid, signal.SIGCONT)
-    path.touch()
-    assert result.get(timeout=30) == "finished"
-    assert result.worker_ids == ["first", "second"]
-    assert FinishedTask.objects.count() == 1
+    until(
+        lambda: (
+            "is dropped" in first.output
+            or "running tasks are ended" in first.output
+            or FinishedTask.objects.exists()
+        ),
+        message="the first worker did not notice",
+    )
+    Path(f"{path}.second").touch()
+    value = result.get(timeout=30)
     first.stop()
-    assert QueuedTask.objects.count() == 0
-    result.refresh()
-    assert result.worker_ids == ["first", "second"]
+    assert FinishedTask.objects.count() == 1
+    assert not QueuedTask.objects.exists()
+    return value
+
+
+def test_a_worker_stopped_past_its_lease_changes_nothing_afterwards(start_worker, tmp_path):
+    settings = "tests.processes.settings"
+    assert outcome_of_a_stopped_worker(start_worker, tmp_path, settings) == "second"
+
+
+def test_that_test_fails_without_the_fence(start_worker, tmp_path):
+    settings = "tests.processes.unfenced_settings"
+    assert outcome_of_a_stopped_worker(start_worker, tmp_path, settings) == "first"
+
+
+@pytest.mark.skipif(SECONDS < 30, reason="Only a long run has enough chances.")
+def test_the_crash_run_fails_without_the_fence(start_worker):
+    crashes = Crashes(start_worker, "tests.processes.unfenced_settings")
+    crashes.run(SECONDS, TASKS)
+    assert crashes.stale > 0
