@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -137,9 +138,18 @@ def check_databases(
     """Ask the databases themselves: check --database, migrate and runworker do."""
     if not databases:
         return []
-    found = []
+    found: list[checks.CheckMessage] = []
     for alias in sorted({backend.database for backend in _our_backends()} & set(databases)):
         found += list(ask_database(alias))
+        # migrate asks, too, and is about to make them.
+        if "migrate" not in sys.argv[1:2] and unapplied_tables(alias):
+            found.append(
+                checks.Warning(
+                    f"The bgtasks tables do not exist in database {alias!r}.",
+                    hint="Run: python manage.py migrate",
+                    id="bgtasks.W008",
+                )
+            )
     return found
 
 

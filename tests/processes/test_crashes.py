@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -67,7 +68,10 @@ class Crashes:
         if dice < 0.15 and not self.stopped:
             for pid in (worker.pid, *children):
                 os.kill(pid, signal.SIGSTOP)
-            self.stopped[worker.pid] = (time.monotonic() + self.LEASE * 1.5, children)
+            pids = (*reversed(children), worker.pid)
+            timer = threading.Timer(self.LEASE * 1.5, self.wake, (worker.pid, pids))
+            self.stopped[worker.pid] = timer
+            timer.start()
             self.hits["worker stopped"] += 1
         elif dice < 0.4:
             worker.kill()
@@ -77,15 +81,14 @@ class Crashes:
             self.hits["child killed"] += 1
         return True
 
-    def wake(self, *, at_once=False):
-        for pid, (until_, children) in list(self.stopped.items()):
-            if at_once or time.monotonic() >= until_:
-                for one in (*reversed(children), pid):
-                    try:
-                        os.kill(one, signal.SIGCONT)
-                    except ProcessLookupError:
-                        pass
-                del self.stopped[pid]
+    def wake(self, worker, pids):
+        """Let stopped processes go on; from a thread, as one may hold SQLite's lock."""
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+        self.stopped.pop(worker, None)
 
     def run(self, seconds, count):
         results = 0
@@ -98,9 +101,9 @@ class Crashes:
                 results += len(tasks.count_attempt.enqueue_many(calls))
             if time.monotonic() >= next_hit and passed < seconds and self.hit():
                 next_hit += 0.5
-            self.wake()
             time.sleep(0.01)
-        self.wake(at_once=True)
+        for timer in list(self.stopped.values()):
+            timer.join()
         until(self._all_ended, timeout=60, message="not all tasks ended")
         rows = FinishedTask.objects.values_list("status", "attempt", "return_value")
         self.states = dict(Counter(status for status, _, _ in rows))

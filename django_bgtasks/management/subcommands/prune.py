@@ -39,11 +39,13 @@ def run(command: BaseCommand, **options: Any) -> None:
     }
     if options["dry_run"]:
         count = _count(backend.database, ages)
-        command.stdout.write(f"{count:,} results would be pruned.")
+        command.stdout.write(f"{count:,} result{'s' * (count != 1)} would be pruned.")
         return
     began = time.monotonic()
     count = prune(backend.database, **ages, limit=sys.maxsize)
-    command.stdout.write(f"Pruned {count:,} results in {time.monotonic() - began:.1f} s.")
+    command.stdout.write(
+        f"Pruned {count:,} result{'s' * (count != 1)} in {time.monotonic() - began:.1f} s."
+    )
 
 
 def _count(alias: str, ages: dict[str, float | None]) -> int:
