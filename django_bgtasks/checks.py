@@ -11,7 +11,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.management import get_commands
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import DatabaseError
 
 from . import conf
@@ -143,10 +143,11 @@ def check_databases(
         found += list(ask_database(alias))
         # migrate asks, too, and is about to make them.
         if "migrate" not in sys.argv[1:2] and unapplied_tables(alias):
+            option = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
             found.append(
                 checks.Warning(
                     f"The bgtasks tables do not exist in database {alias!r}.",
-                    hint="Run: python manage.py migrate",
+                    hint=f"Run: python manage.py migrate{option}",
                     id="bgtasks.W008",
                 )
             )

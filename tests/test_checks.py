@@ -292,6 +292,7 @@ def test_the_database_of_the_tests_is_found_good():
 def test_databases_are_asked_only_when_they_are_named(monkeypatch):
     asked = []
     monkeypatch.setattr(checks, "ask_database", lambda alias: asked.append(alias) or [])
+    monkeypatch.setattr(checks, "unapplied_tables", lambda alias: False)
     assert checks.check_databases(databases=None) == []
     assert checks.check_databases(databases=["other"]) == []
     assert asked == []
@@ -305,18 +306,40 @@ def test_a_backend_of_somebody_else_is_not_ours_to_check(settings, monkeypatch):
     assert checks.check_databases(databases=["default"]) == []
 
 
+@pytest.fixture
+def renamed_tables(transactional_db):
+    """Take the table of live tasks away, as if migrate had not been run."""
+    table = QueuedTask._meta.db_table
+    for alias in ("default", "other"):
+        with connections[alias].schema_editor() as editor:
+            editor.alter_db_table(QueuedTask, table, "bgtasks_away")
+    yield
+    for alias in ("default", "other"):
+        with connections[alias].schema_editor() as editor:
+            editor.alter_db_table(QueuedTask, "bgtasks_away", table)
+
+
 @pytest.mark.django_db
 def test_tables_that_are_there_are_not_missing():
     assert checks.unapplied_tables("default") is False
 
 
-@pytest.mark.django_db(transaction=True)
-def test_tables_that_are_not_there_are_missing():
-    table = QueuedTask._meta.db_table
-    with connections["default"].schema_editor() as editor:
-        editor.alter_db_table(QueuedTask, table, "bgtasks_away")
-    try:
-        assert checks.unapplied_tables("default") is True
-    finally:
-        with connections["default"].schema_editor() as editor:
-            editor.alter_db_table(QueuedTask, "bgtasks_away", table)
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.parametrize(
+    ("alias", "hint"),
+    [
+        ("default", "Run: python manage.py migrate"),
+        ("other", "Run: python manage.py migrate --database other"),
+    ],
+)
+def test_w008_the_tables_do_not_exist(renamed_tables, settings, monkeypatch, alias, hint):
+    settings.TASKS = {"default": backend(OPTIONS={"DATABASE": alias})}
+    assert checks.unapplied_tables(alias) is True
+    (message,) = checks.check_databases(databases=[alias])
+    assert message.id == "bgtasks.W008"
+    assert message.level == framework.WARNING
+    assert message.msg == f"The bgtasks tables do not exist in database {alias!r}."
+    assert message.hint == hint
+    # migrate is about to make them.
+    monkeypatch.setattr("sys.argv", ["manage.py", "migrate"])
+    assert checks.check_databases(databases=[alias]) == []

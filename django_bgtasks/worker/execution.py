@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -143,7 +144,8 @@ class Execution:
         finally:
             clean_connections()
             if directory is not None and _working_directory() != directory:
-                os.chdir(directory)
+                with suppress(OSError):
+                    os.chdir(directory)
 
     def _call(self) -> Any:
         args, kwargs = self._prepare()
@@ -406,21 +408,27 @@ def clean_connections() -> None:
     transaction that was left open is rolled back, a broken connection closed.
     """
     for connection in connections.all(initialized_only=True):
-        raw = connection.connection
-        if raw is not None and is_closed(raw):
+        try:
+            _clean(connection)
+        except Exception:
             reset_connection(connection)
-        elif (
-            connection.in_atomic_block
-            or connection.needs_rollback
-            or (raw is not None and not connection.get_autocommit())
-        ):
-            logger.warning(
-                "A task left a transaction open on database %r; it is rolled back.",
-                connection.alias,
-            )
-            reset_connection(connection)
-        elif raw is not None:
-            connection.close_if_unusable_or_obsolete()
+
+
+def _clean(connection: Any) -> None:
+    raw = connection.connection
+    if raw is not None and is_closed(raw):
+        reset_connection(connection)
+    elif (
+        connection.in_atomic_block
+        or connection.needs_rollback
+        or (raw is not None and not connection.get_autocommit())
+    ):
+        logger.warning(
+            "A task left a transaction open on database %r; it is rolled back.", connection.alias
+        )
+        reset_connection(connection)
+    elif raw is not None:
+        connection.close_if_unusable_or_obsolete()
 
 
 def reset_connection(connection: Any) -> None:

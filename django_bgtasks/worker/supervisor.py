@@ -83,6 +83,7 @@ class Supervisor:
         self.respawn_at = 0.0
         self.early_deaths = 0
         self.children_were_ready = False
+        self.unannounced: list[str] = []
         self.recovery = Recovery(plan.database, backend, self._task_failed)
         self.started_at = time.monotonic()
         self.down = False
@@ -230,6 +231,7 @@ class Supervisor:
             if kind == "ready":
                 child.ready = self.children_were_ready = True
                 self.early_deaths = 0
+                self._announce()
             elif kind == "retiring":
                 child.retiring = True
                 logger.info("Child %d is replaced: %s.", child.pid, details[0])
@@ -298,9 +300,16 @@ class Supervisor:
     def _task_failed(self, task_id: str) -> None:
         """Have a child announce a task that failed because its process died."""
         self.ended_counts["failed"] += 1
+        self.unannounced.append(task_id)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Have a child send task_finished for what no child could announce."""
         listener = next((c for c in self.children if c.ready and not c.retiring), None)
         if listener is not None:
-            listener.send("announce", task_id)
+            for task_id in self.unannounced:
+                listener.send("announce", task_id)
+            self.unannounced.clear()
 
     def _recover(self) -> None:
         self.recovery.go_on()
