@@ -149,6 +149,20 @@ def retry_later(
     )
 
 
+#: What a row says while a task that was lost before runs alone in its process.
+RUNS_ALONE = "Runs alone, after its process died."
+
+
+def begin_alone(alias: str, held: Held) -> int:
+    """
+    RUNNING stays RUNNING: note that a suspect begins now.
+
+    So that a second loss is counted only against a task that was really
+    running, and not against one that waited in a worker that died.
+    """
+    return operations_for(alias).retrying(lambda: _held(alias, [held]).update(reason=RUNS_ALONE))
+
+
 @dataclass(slots=True)
 class Rescue:
     """What rescue() did: ids that run again, ids that have failed."""
@@ -164,17 +178,24 @@ def rescue(
     why: str,
     max_lost: int,
     fails_when_lost: Callable[[QueuedTask], bool] = lambda row: False,
+    begun: bool = True,
     now: datetime | None = None,
 ) -> Rescue:
     """
     RUNNING -> READY with lost_count + 1 for tasks whose process died; -> FAILED
     when that is the max_lost-th time or fails_when_lost says so.
+
+    Without begun nobody knows which of the tasks ran. All are counted a first
+    time; from then on only those that begin_alone() has marked.
     """
     done = Rescue()
     operations = operations_for(alias)
     endings = []
     for row in _held(alias, held):
         claim = str(row.claim_id)
+        if not begun and row.lost_count and row.reason != RUNS_ALONE:
+            release(alias, [(str(row.pk), claim)], reason=f"Worker lost: {why}")
+            continue
         lost = row.lost_count + 1
         ended = now or timezone.now()
         errors = [*(row.errors or ()), lost_error(row, why, ended)]

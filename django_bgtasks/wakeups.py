@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,6 @@ logger = logging.getLogger("django_bgtasks")
 MIN_INTERVAL = 0.1
 
 _last: dict[tuple[str, str], float] = {}
-_lock = threading.Lock()
 _listeners: list[Callable[[str], None]] = []
 
 
@@ -51,10 +49,10 @@ def wake(alias: str, *queues: str) -> None:
         for queue in queues:
             callback(queue)
     now = time.monotonic()
-    with _lock:
-        due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]
-        for queue in due:
-            _last[alias, queue] = now
+    # Without a lock: a hint too many is harmless, a lock held at a fork is not.
+    due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]
+    for queue in due:
+        _last[alias, queue] = now
     if due:
         try:
             operations_for(alias).notify(due)

@@ -13,7 +13,9 @@ _FILES.mkdir(exist_ok=True)
 
 
 def _database(suffix=""):
-    config = env.db_url("DATABASE_URL", default=f"sqlite:///{_FILES / 'db.sqlite3'}")
+    config = env.db_url_config(
+        os.environ.get("DATABASE_URL") or f"sqlite:///{_FILES / 'db.sqlite3'}"
+    )
     if config["ENGINE"].endswith("sqlite3"):
         tag = os.environ.get("PYTEST_XDIST_WORKER", "main") + os.environ.get("BGTASKS_TEST_TAG", "")
         name = str(_FILES / f"test-{tag}{suffix}.sqlite3")

@@ -77,7 +77,8 @@ class Child:
             changed=self.woken.set,
         )
         self.announcer = Announcer()
-        self.queues: list[str] = list(plan.queues)
+        # Nothing is claimed before the supervisor has said which queues aren't paused.
+        self.queues: list[str] | None = None
         self.look = True
         self.quiet = False
         self.stopping = False
@@ -204,7 +205,10 @@ class Dispatcher:
 
     def _limit(self) -> int:
         """Return how many tasks to ask for now, 0 for not asking."""
-        if self.suspects or self.suspect_runs or self.async_waiting or self.child.quiet:
+        child = self.child
+        if child.queues is None or child.quiet:
+            return 0
+        if self.suspects or self.suspect_runs or self.async_waiting:
             return 0
         wanted = self.slots.wanted()
         if self.async_share > 0:
@@ -315,17 +319,17 @@ class Dispatcher:
             self.doubtful.pop()
 
     def _queues(self) -> list[str]:
+        told = self.child.queues or []
         if not self.plan.any_queue:
-            return self.child.queues
+            return told
         from ..db import operations_for
 
-        paused_or_excluded = set(self.child.queues)
         try:
             names = operations_for(self.plan.database).queue_names()
         except Exception as error:
             self._failed(error)
             return []
-        return [name for name in names if name not in paused_or_excluded]
+        return [name for name in names if name not in told]
 
     def _take(self, rows: Any) -> None:
         """Have claimed tasks run."""
@@ -357,11 +361,25 @@ class Dispatcher:
             self.suspect_runs = self.held > len(self.suspects) + len(self.unwritten)
         if self.suspects and not self.suspect_runs:
             if self.held == len(self.suspects):
-                self.suspect_runs = True
-                self.slots.submit(self.suspects.popleft())
+                self._run_alone(self.suspects.popleft())
             elif time.monotonic() - self.waiting_since > SUSPECT_PATIENCE:
                 self._give_back(list(self.suspects), "It waits for a process of its own.")
                 self.suspects.clear()
+
+    def _run_alone(self, suspect: Execution) -> None:
+        from ..transitions import begin_alone
+
+        try:
+            ours = begin_alone(self.plan.database, (suspect.row.id, suspect.row.claim_id))
+        except Exception as error:
+            self._failed(error)
+            self.suspects.appendleft(suspect)
+            return
+        if ours:
+            self.suspect_runs = True
+            self.slots.submit(suspect)
+        else:
+            self._let_go(suspect)
 
     def _all_waiting(self) -> list[Execution]:
         waiting = [*self.suspects, *self.async_waiting]

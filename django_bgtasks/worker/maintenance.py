@@ -75,13 +75,14 @@ def reap(alias: str, *, lease: float, max_lost: int) -> tuple[int, transitions.R
         why="nothing was heard of its worker for a whole lease.",
         max_lost=max_lost,
         fails_when_lost=fails_when_lost,
+        begun=False,
     )
     return len(held), rescue
 
 
 def fails_when_lost(row: Any) -> bool:
     """Say whether the task of a row is not to be run again after its process died."""
-    task = registry.restore(row.task_path, row.options)
+    task = registry.restore(row.task_path, row.options, backend=row.backend)
     return getattr(task, "on_lost", "retry") == "fail"
 
 

@@ -191,3 +191,17 @@ def test_queue_names_lists_the_queues_with_ready_tasks():
 
 def test_the_clock_of_the_database_is_utc():
     assert abs(operations_for("default").now() - timezone.now()) < timedelta(seconds=5)
+
+
+def test_a_suspect_that_only_waited_in_a_lost_worker_is_not_blamed():
+    result = add.enqueue(1, 2)
+    for begun_alone in (False, False, True, False, True):
+        (task,) = claim()
+        if begun_alone:
+            assert transitions.begin_alone("default", (task.id, task.claim_id)) == 1
+        held = [(task.id, task.claim_id)]
+        transitions.rescue("default", held, why="silence.", max_lost=3, begun=False)
+    result.refresh()
+    # The first loss counts although nobody knows; then only the two that had begun.
+    assert result.state == "FAILED"
+    assert len(result.errors) == 3

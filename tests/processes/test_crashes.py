@@ -92,7 +92,7 @@ class Crashes:
                 pass
         self.stopped.pop(worker, None)
 
-    def run(self, seconds, count):
+    def run(self, seconds, count, *, strict=True):
         results = 0
         began = time.monotonic()
         next_hit = began + 1.5
@@ -106,7 +106,8 @@ class Crashes:
             time.sleep(0.01)
         for timer in list(self.stopped.values()):
             timer.join()
-        until(self._all_ended, timeout=60, message="not all tasks ended")
+        if strict:
+            until(self._all_ended, timeout=60, message="not all tasks ended")
         rows = FinishedTask.objects.values_list("status", "attempt", "return_value")
         self.states = dict(Counter(status for status, _, _ in rows))
         self.stale = sum(value != attempt for _, attempt, value in rows)
@@ -197,5 +198,6 @@ def test_that_test_fails_without_the_fence(start_worker, tmp_path):
 @pytest.mark.skipif(SECONDS < 30, reason="Only a long run has enough chances.")
 def test_the_crash_run_fails_without_the_fence(start_worker):
     crashes = Crashes(start_worker, "tests.processes.unfenced_settings")
-    crashes.run(SECONDS, TASKS)
+    # Without the fence even the end isn't certain; it is not waited for.
+    crashes.run(SECONDS, TASKS, strict=False)
     assert crashes.stale > 0

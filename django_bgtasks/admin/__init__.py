@@ -1,0 +1,13 @@
+"""
+The pages of the tasks, results, queues and workers.
+
+Lists and pages are Django's own; each class may be subclassed and registered
+anew on a site of the project.
+"""
+
+from .queues import QueueAdmin
+from .results import FinishedTaskAdmin
+from .tasks import QueuedTaskAdmin
+from .workers import WorkerAdmin
+
+__all__ = ["FinishedTaskAdmin", "QueueAdmin", "QueuedTaskAdmin", "WorkerAdmin"]

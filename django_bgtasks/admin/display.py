@@ -1,0 +1,96 @@
+"""Times, durations and untrusted text as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+# Controls, and what is invisible or turns the direction of the text around it.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb]"
+)
+
+
+def visible(text: Any) -> str:
+    """Return text with what can't be seen as \\uXXXX; not escaped for HTML."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as "850 ms", "12.4 s", "3 min 12 s", "2 h 10 min" or "3 d 4 h"."""
+    if seconds is None:
+        return "-"
+    seconds = max(seconds, 0.0)
+    if seconds < 0.9995:
+        if seconds < 0.001:
+            return _("under 1 ms")
+        return _("%(number)s ms") % {"number": number_format(round(seconds * 1000))}
+    if seconds < 59.95:
+        return _("%(number)s s") % {"number": number_format(round(seconds, 1), 1)}
+    whole = round(seconds)
+    if whole < 3_600:
+        return _("%(minutes)d min %(seconds)d s") % {"minutes": whole // 60, "seconds": whole % 60}
+    if whole < 86_400:
+        return _("%(hours)d h %(minutes)d min") % {
+            "hours": whole // 3_600,
+            "minutes": whole % 3_600 // 60,
+        }
+    return _("%(days)d d %(hours)d h") % {
+        "days": whole // 86_400,
+        "hours": whole % 86_400 // 3_600,
+    }
+
+
+def relative(value: datetime, now: datetime) -> str:
+    """Return value as "3 min ago", "in 2 h" or "just now"."""
+    seconds = round((now - value).total_seconds())
+    if abs(seconds) < 2:
+        return _("just now")
+    about = _about(abs(seconds))
+    return (_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": about}
+
+
+def _about(seconds: int) -> str:
+    if seconds < 90:
+        return _("%(number)s s") % {"number": seconds}
+    if seconds < 5_400:
+        return _("%(number)s min") % {"number": round(seconds / 60)}
+    if seconds < 129_600:
+        return _("%(number)s h") % {"number": round(seconds / 3_600)}
+    return _("%(number)s d") % {"number": round(seconds / 86_400)}
+
+
+def moment(value: datetime | None, now: datetime) -> SafeString | str:
+    """Return an aware datetime in the viewer's time zone, with its age."""
+    if value is None:
+        return "-"
+    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    return format_html(
+        '<time datetime="{}">{}</time> ({})',
+        value.isoformat(),
+        date_format(local, "Y-m-d H:i:s"),
+        relative(value, now),
+    )
+
+
+def preformatted(text: str, *, fold_at: int = 4096) -> SafeString:
+    """Return untrusted text in <pre>; what is longer than fold_at stays folded."""
+    shown = format_html("<pre>{}</pre>", visible(text))
+    if len(text) <= fold_at:
+        return shown
+    size = _("%(number)s characters") % {"number": number_format(len(text))}
+    return format_html("<details><summary>{}</summary>{}</details>", size, shown)
+
+
+def lines(items: Iterable[Any]) -> SafeString:
+    """Return items one below the other."""
+    return format_html_join("", "<div>{}</div>", ((item,) for item in items))

@@ -1,0 +1,300 @@
+"""The four lists: what they show, and what they cost."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_bgtasks.admin import base
+from django_bgtasks.ids import new_id
+from django_bgtasks.models import FinishedTask, Queue, QueuedTask, Worker
+from tests import factories
+from tests.tasks import add, nothing
+
+from .pages import assert_bounded, changelist, page, plain, said, text
+from .tasks import fetch
+
+pytestmark = pytest.mark.django_db
+
+MODELS = ("queuedtask", "finishedtask", "queue", "worker")
+
+
+def worker(**changes):
+    now = timezone.now()
+    return Worker.objects.create(
+        **{
+            "id": new_id(),
+            "name": "web-1",
+            "backend": "default",
+            "hostname": "web",
+            "pid": 4211,
+            "version": "1.0",
+            "queues": ["default", "emails"],
+            "processes": 2,
+            "threads": 3,
+            "state": "RUNNING",
+            "started_at": now - timedelta(hours=2),
+            "heartbeat_at": now,
+            "lease": 30,
+            "running": 5,
+            "finished": 212,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_list_opens_when_it_is_empty(viewer, model):
+    assert "Background tasks" in text(viewer.get(changelist(model)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_list_is_refused_without_its_permission(client_with, model):
+    others = [f"view_{other}" for other in MODELS if other != model]
+    assert client_with(*others).get(changelist(model)).status_code == 403
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("superuser", [False, True])
+def test_nobody_adds_or_changes_by_form(operator, model, superuser):
+    operator.user.is_superuser = superuser
+    operator.user.save()
+    assert f'"{changelist(model)}add/' not in text(operator.get(changelist(model)))
+    assert operator.get(f"{changelist(model)}add/").status_code == 403
+    Queue.objects.get_or_create(name="default")
+    add.enqueue(1, 2)
+    factories.succeed(nothing.enqueue())
+    worker()
+    rows = {"queuedtask": QueuedTask, "finishedtask": FinishedTask, "queue": Queue}
+    pk = rows.get(model, Worker).objects.first().pk
+    assert operator.post(page(model, pk), {"status": "READY"}).status_code == 403
+
+
+def test_the_list_of_tasks_shows_states_in_words(viewer):
+    add.enqueue(1, 2)
+    add.using(queue_name="emails", run_after=timedelta(minutes=5)).enqueue(1, 2)
+    add.using(queue_name="reports").enqueue(1, 2)
+    factories.claim(("reports",), worker_id="web-1")
+    content = plain(text(viewer.get(changelist("queuedtask"))))
+    for words in ("add", "Ready", "Scheduled", "Running", "web-1", "just now", "3 tasks"):
+        assert words in content
+
+
+def test_a_running_task_whose_lease_has_run_out_is_lost(viewer):
+    add.enqueue(1, 2)
+    factories.claim()
+    QueuedTask.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
+    (row,) = QueuedTask.objects.all()
+    assert "Lost" in plain(text(viewer.get(page("queuedtask", row.pk))))
+
+
+def test_a_failed_attempt_waits_to_retry(viewer):
+    fetch.enqueue("x")
+    QueuedTask.objects.update(status="SCHEDULED", failures=1, due_at=timezone.now())
+    assert "Waiting to retry" in plain(text(viewer.get(changelist("queuedtask"))))
+
+
+def test_the_list_of_results_shows_times(viewer):
+    add.enqueue(1, 2)
+    (claimed,) = factories.claim()
+    factories.end(claimed, value=3)
+    now = timezone.now()
+    FinishedTask.objects.update(
+        enqueued_at=now - timedelta(minutes=10),
+        started_at=now - timedelta(seconds=202),
+        last_attempted_at=now - timedelta(seconds=10, milliseconds=1400),
+        finished_at=now - timedelta(seconds=10),
+    )
+    content = plain(text(viewer.get(changelist("finishedtask"))))
+    for words in ("Successful", "6 min 38 s", "1.4 s", "10 min ago", "10 s ago"):
+        assert words in content
+
+
+def test_workers_are_shown_with_what_they_do(viewer):
+    worker()
+    worker(name="web-2", heartbeat_at=timezone.now() - timedelta(seconds=31), queues=[])
+    worker(name="web-3", heartbeat_at=timezone.now() - timedelta(days=2), state="STOPPED")
+    content = plain(text(viewer.get(changelist("worker"))))
+    for words in ("web-1 Running", "web-2 Lost", "web-3 Stopped", "6 (2 × 3)", "5", "212"):
+        assert words in content
+    assert "default, emails" in content
+
+
+def test_configured_queues_are_listed_before_a_worker_came(viewer):
+    content = plain(text(viewer.get(changelist("queue"))))
+    for name in ("default", "emails", "reports"):
+        assert f"{name} Open" in content
+    assert Queue.objects.count() == 3
+    text(viewer.get(changelist("queue")))
+    assert Queue.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, {"default", "emails", "reports"}),
+        ({"queue": "emails"}, {"emails"}),
+        ({"status": "RUNNING"}, {"reports"}),
+        ({"status": "RUNNING", "queue": "emails"}, set()),
+        ({"status": "nonsense"}, set()),
+    ],
+)
+def test_tasks_are_filtered_by_status_and_queue(viewer, query, expected):
+    for name in ("default", "emails", "reports"):
+        add.using(queue_name=name).enqueue(1, 2)
+    factories.claim(("reports",))
+    response = viewer.get(changelist("queuedtask"), query)
+    text(response)
+    rows = response.context["cl"].result_list
+    assert {row.queue_name for row in rows} == expected
+
+
+def test_the_choices_of_the_filter_of_queues_are_configured_or_seen(viewer):
+    Queue.objects.create(name="later")
+    content = text(viewer.get(changelist("finishedtask")))
+    for name in ("default", "emails", "reports", "later"):
+        assert f"?queue={name}" in content
+
+
+@pytest.mark.parametrize("model", ["queuedtask", "finishedtask"])
+@pytest.mark.parametrize(
+    "lookup", ["kwargs__password__startswith", "args__icontains", "errors__0__traceback__regex"]
+)
+def test_an_address_can_not_ask_for_what_may_not_be_seen(operator, model, lookup):
+    """Django's lookups by address would tell a secret letter by letter."""
+    assert operator.get(changelist(model), {lookup: "a"}).status_code == 400
+
+
+@pytest.mark.parametrize("order", ["1", "-2", "4.5", "x"])
+def test_the_order_is_newest_first_whatever_the_address_says(viewer, order):
+    results = [add.using(priority=p).enqueue(1, 2) for p in (1, 3, 2)]
+    rows = viewer.get(changelist("queuedtask"), {"o": order}).context["cl"].result_list
+    assert [str(row.pk) for row in rows] == [result.id for result in reversed(results)]
+
+
+def test_no_more_rows_are_counted_than_the_limit(viewer, monkeypatch):
+    monkeypatch.setattr(base, "COUNT_LIMIT", 5)
+    add.enqueue_many([(n, n) for n in range(7)])
+    response = viewer.get(changelist("queuedtask"))
+    assert response.context["cl"].paginator.count == 5
+    assert "5+ tasks" in plain(text(response))
+    with override_settings(USE_THOUSAND_SEPARATOR=True):
+        assert "5 tasks" in plain(text(viewer.get(changelist("queuedtask"))))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_list_costs_the_same_however_many_rows_it_has(operator, model):
+    def cost():
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            text(operator.get(changelist(model)))
+        assert_bounded(queries.captured_queries, 15)
+        return len(queries)
+
+    def fill(count):
+        add.enqueue_many([(n, n) for n in range(2 * count)])
+        for claimed in factories.claim(limit=count):
+            factories.end(claimed, error="builtins.ValueError")
+        Queue.objects.bulk_create(Queue(name=new_id()) for _ in range(count))
+        for _ in range(count):
+            worker()
+
+    text(operator.get(changelist(model)))
+    fill(1)
+    few = cost()
+    fill(20)
+    assert cost() == few
+
+
+def test_lists_do_not_read_what_may_be_large(operator):
+    factories.fail(add.enqueue(1, 2))
+    add.enqueue(1, 2)
+    for model in ("queuedtask", "finishedtask"):
+        with CaptureQueriesContext(connection) as queries:
+            text(operator.get(changelist(model)))
+        for query in queries.captured_queries:
+            if f"bgtasks_{model}" in query["sql"]:
+                for column in ("args", "kwargs", "errors", "return_value"):
+                    assert f"{column}`" not in query["sql"]
+                    assert f'{column}"' not in query["sql"]
+
+
+# Search
+
+
+def find(client, term, model="queuedtask"):
+    return client.get(changelist(model), {"q": term})
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda pk: pk,
+        lambda pk: f"  {pk.upper()} ",
+        lambda pk: pk.replace("-", ""),
+        lambda pk: pk[:30],
+        lambda pk: pk.replace("-", "")[:25],
+        lambda pk: pk[-8:],
+        lambda pk: pk[-20:],
+        lambda pk: pk.replace("-", "")[-14:],
+    ],
+)
+@pytest.mark.parametrize("model", ["queuedtask", "finishedtask"])
+def test_an_id_its_start_or_its_end_opens_the_task(viewer, shape, model):
+    results = [add.enqueue(n, n) for n in range(3)]
+    factories.succeed(results[1])
+    for result, where in zip(results, ("queuedtask", "finishedtask", "queuedtask"), strict=True):
+        response = find(viewer, shape(result.id), model)
+        assert response.status_code == 302
+        assert response.url == page(where, result.id)
+
+
+def test_a_start_that_several_share_lists_them(viewer):
+    first = UUID("01a00000-0000-7000-8000-000000000001")
+    add.enqueue_many([(n, n) for n in range(3)])
+    for number, pk in enumerate(QueuedTask.objects.values_list("pk", flat=True)[:2]):
+        QueuedTask.objects.filter(pk=pk).update(id=UUID(int=first.int + number))
+    response = find(viewer, "01a00000-0000")
+    assert "2 tasks" in plain(text(response))
+    response = find(viewer, "01a00000-0000", "finishedtask")
+    assert response.url == f"{changelist('queuedtask')}?q=01a00000-0000"
+
+
+@pytest.mark.parametrize("term", ["%", "add", "12345", "<script>", "-" * 8, "g" * 32, "a" * 33])
+def test_what_is_no_id_finds_nothing_and_says_what_does(viewer, term):
+    add.enqueue(1, 2)
+    response = find(viewer, term)
+    content = text(response)
+    assert "Search for an id" in content
+    assert "0 tasks" in plain(content)
+    assert "<script>" not in content
+
+
+def test_an_unknown_id_finds_nothing(viewer):
+    add.enqueue(1, 2)
+    for term in (new_id(), "ffffff", "ffffffff-ffff"):
+        assert "0 tasks" in plain(text(find(viewer, term)))
+
+
+def test_a_search_does_not_lead_to_what_may_not_be_seen(client_with):
+    result = factories.succeed(add.enqueue(1, 2))
+    assert "0 tasks" in plain(text(find(client_with("view_queuedtask"), result.id)))
+
+
+def test_a_search_is_bounded(viewer):
+    add.enqueue_many([(n, n) for n in range(3)])
+    for term in ("ffffff", "ffffffff-ffff", new_id()):
+        with CaptureQueriesContext(connection) as queries:
+            text(find(viewer, term))
+        assert_bounded(queries.captured_queries, 15)
+
+
+def test_nobody_is_told_of_a_search_without_permission(client_with):
+    response = find(client_with("view_worker"), "zzz")
+    assert response.status_code == 403
+    assert said(response) == []
