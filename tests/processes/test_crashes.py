@@ -102,12 +102,14 @@ class Crashes:
                 calls = [("crash", n, WORK) for n in range(results, due)]
                 results += len(tasks.count_attempt.enqueue_many(calls))
             if time.monotonic() >= next_hit and passed < seconds and self.hit():
-                next_hit += 0.5
+                next_hit = time.monotonic() + 0.5
             time.sleep(0.01)
         for timer in list(self.stopped.values()):
             timer.join()
         if strict:
             until(self._all_ended, timeout=60, message="not all tasks ended")
+        for row in FinishedTask.objects.filter(status="FAILED"):
+            report(f"failed: {row.errors}")
         rows = FinishedTask.objects.values_list("status", "attempt", "return_value")
         self.states = dict(Counter(status for status, _, _ in rows))
         self.stale = sum(value != attempt for _, attempt, value in rows)
