@@ -9,6 +9,7 @@ change, the caller learns that others were faster.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -149,6 +150,8 @@ def retry_later(
     )
 
 
+#: Seconds after which, at most, a task that was lost twice runs again.
+LOST_PAUSE = 5.0
 #: What a row says while a task that was lost before runs alone in its process.
 RUNS_ALONE = "Runs alone, after its process died."
 
@@ -182,8 +185,9 @@ def rescue(
     now: datetime | None = None,
 ) -> Rescue:
     """
-    RUNNING -> READY with lost_count + 1 for tasks whose process died; -> FAILED
-    when that is the max_lost-th time or fails_when_lost says so.
+    RUNNING -> READY with lost_count + 1 for tasks whose process died, from the
+    second time on -> SCHEDULED for some seconds; -> FAILED when that is the
+    max_lost-th time or fails_when_lost says so.
 
     Without begun nobody knows which of the tasks ran. All are counted a first
     time; from then on only those that begin_alone() has marked.
@@ -200,7 +204,7 @@ def rescue(
         ended = now or timezone.now()
         errors = [*(row.errors or ()), lost_error(row, why, ended)]
         if lost >= max_lost or fails_when_lost(row):
-            again = (
+            verdict = (
                 f"Its process died {lost} times."
                 if lost > 1
                 else "It isn't run again after a loss."
@@ -214,14 +218,25 @@ def rescue(
                     errors=json.dumps(errors),
                     failures=row.failures,
                     lost_count=lost,
-                    reason=f"Worker lost: {why} {again}"[:255],
+                    reason=f"Worker lost: {why} {verdict}"[:255],
                 )
             )
             continue
 
-        def unit(row: QueuedTask = row, claim: str = claim, errors: Any = errors) -> int:
+        again: dict[str, Any] = {"status": LiveStatus.READY}
+        if lost > 1:
+            # What keeps killing processes shall not do so all the time.
+            pause = timedelta(seconds=random.uniform(0.5, LOST_PAUSE))
+            again = {
+                "status": LiveStatus.SCHEDULED,
+                "due_at": operations.now_expression(now) + pause,
+            }
+
+        def unit(
+            row: QueuedTask = row, claim: str = claim, errors: Any = errors, again: Any = again
+        ) -> int:
             return _held(alias, [(str(row.pk), claim)]).update(
-                status=LiveStatus.READY,
+                **again,
                 claim_id=None,
                 lease_until=None,
                 lost_count=F("lost_count") + 1,

@@ -38,8 +38,10 @@ def matches(term: str, rows: QuerySet[Any]) -> list[UUID] | None:
     if len(digits) == 32:
         return list(rows.filter(pk=UUID(digits)).values_list("pk", flat=True))
     found: list[UUID] = []
-    if len(term) >= START:
-        size = len(digits)
+    size = len(digits)
+    # Of other versions there is none, and a database may sort them by other digits.
+    is_version_7 = digits[12:13] in ("", "7") and digits[16:17] in ("", "8", "9", "a", "b")
+    if len(term) >= START and is_version_7:
         first, last = UUID(digits + _FIRST[size:]), UUID(digits + _LAST[size:])
         found = list(rows.filter(pk__gte=first, pk__lte=last).values_list("pk", flat=True)[:MOST])
     return found or _ending_in(digits, rows)

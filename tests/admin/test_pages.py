@@ -106,7 +106,9 @@ def test_nothing_of_a_payload_runs_or_turns_the_text(operator):
         "started_at": POISON,
     }
     QueuedTask.objects.update(worker_id=POISON[:90], reason=POISON, queue_name=POISON[:90])
-    FinishedTask.objects.update(errors=[error], task_path=f"app.{POISON}", worker_id=POISON[:90])
+    FinishedTask.objects.update(
+        errors=[error], task_path=f"app.{POISON[:60]}", worker_id=POISON[:90]
+    )
     pages = [see(operator, result) for result in results]
     pages += [text(operator.get(changelist(m))) for m in ("queuedtask", "finishedtask")]
     for content in pages:

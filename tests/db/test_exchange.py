@@ -112,9 +112,15 @@ def test_release_counts_no_attempt():
     assert transitions.release("default", [(task.id, task.claim_id)]) == 0
 
 
+def make_due():
+    """Let the pause pass after which a task that was lost twice runs again."""
+    transitions.promote("default", 10, now=timezone.now() + timedelta(minutes=1))
+
+
 def test_rescue_runs_a_task_again_and_fails_it_at_the_third_loss():
     result = add.enqueue(1, 2)
     for lost in (1, 2, 3):
+        make_due()
         (task,) = claim()
         rescue = transitions.rescue(
             "default", [(task.id, task.claim_id)], why="killed by SIGKILL.", max_lost=3
@@ -196,6 +202,7 @@ def test_the_clock_of_the_database_is_utc():
 def test_a_suspect_that_only_waited_in_a_lost_worker_is_not_blamed():
     result = add.enqueue(1, 2)
     for begun_alone in (False, False, True, False, True):
+        make_due()
         (task,) = claim()
         if begun_alone:
             assert transitions.begin_alone("default", (task.id, task.claim_id)) == 1

@@ -62,5 +62,5 @@ def test_every_setting_has_a_line_in_env_example():
 @pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="The demo kills processes as Unix does.")
 def test_nothing_is_lost_when_workers_are_killed(manage):
-    printed = manage("demo", "--rows", "20000", TASKS_LEASE="3")
+    printed = manage("demo", "--rows", "20000", TASKS_LEASE="15")
     assert "Nothing is lost, nothing is there twice." in printed

@@ -24,6 +24,7 @@ from django.db.models import Sum
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from PIL import Image
 
+from django_bgtasks.compat import TaskResultStatus
 from django_bgtasks.models import FinishedTask, QueuedTask
 from shop.management.processes import Process, all_processes, free_port
 from shop.models import Customer, Order, Picture, RowError, Upload
@@ -81,6 +82,10 @@ class UploadPage:
     def attempt(self):
         found = re.search(r"attempt (\d+)", self.says)
         return int(found[1]) if found else 1
+
+    @property
+    def has_report(self):
+        return "Read the report" in self.text
 
     @property
     def pending(self):
@@ -253,13 +258,19 @@ class Command(BaseCommand):
         states = Counter(FinishedTask.objects.values_list("status", flat=True))
         lost = FinishedTask.objects.aggregate(total=Sum("lost_count"))["total"]
         results = [import_orders.get_result(u.import_result) for u in Upload.objects.all()]
+        results = [result for result in results if result.status == TaskResultStatus.SUCCESSFUL]
         mails = [
             address
             for file in (settings.DATA_DIR / "mail").glob("*.log")
             for address in re.findall(r"^To: (.*)$", file.read_text(), re.MULTILINE)
         ]
-        pages_of_errors = [int(re.search(r"Page 1 of (\d+)", page.text)[1]) for page in pages]
-        reports = [page.visitor.get(f"{page.path}report/") for page in pages]
+        pages_of_errors = [
+            int(found[1]) if (found := re.search(r"Page 1 of (\d+)", page.text)) else 0
+            for page in pages
+        ]
+        reports = [
+            page.visitor.get(f"{page.path}report/") if page.has_report else "" for page in pages
+        ]
         # Sign-ups, thumbnails, imports, reports, the clean-up.
         tasks = len(visitors) + pictures + 2 * files + 1
         self.say("What is there, and what there should be:")
@@ -294,6 +305,8 @@ class Command(BaseCommand):
             f"    Attempts that died with their process, and were made again: {lost}. "
             f"Mails sent twice: {len(mails) - len(set(mails))}."
         )
+        for task in FinishedTask.objects.exclude(status="SUCCESSFUL"):
+            self.stdout.write(f"    {task}: {task.status}. {task.reason}")
         if any(there != expected for _, there, expected in lines):
             raise CommandError("Something is lost, or there twice.")
         if lost < 2:
