@@ -79,7 +79,7 @@ class BoundedChangeList(ChangeList):
         return super().get_queryset(request, *args, **kwargs).defer(*page.deferred)
 
     def get_ordering(self, request: HttpRequest, queryset: Any) -> Any:
-        order = list(self.lookup_opts.ordering)
+        order: list[Any] = list(self.lookup_opts.ordering or ())
         return order if order[0].lstrip("-") == self.lookup_opts.pk.name else [*order, "pk"]
 
     def get_results(self, request: HttpRequest) -> None:
@@ -105,8 +105,6 @@ class BaseAdmin(_ModelAdmin):
     list_max_show_all = 100
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    # Also drops "Select all": an action is for the rows that were ticked.
-    actions_selection_counter = False
     sortable_by = ()
 
     @property

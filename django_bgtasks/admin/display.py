@@ -25,11 +25,17 @@ def visible(text: Any) -> str:
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
+def _unbroken(text: str) -> str:
+    """Return text as one word for a column that is narrow."""
+    return text.replace(" ", "\xa0")
+
+
 def duration(seconds: float | None) -> str:
     """Return seconds as "850 ms", "12.4 s", "3 min 12 s", "2 h 10 min" or "3 d 4 h"."""
-    if seconds is None:
-        return "-"
-    seconds = max(seconds, 0.0)
+    return "-" if seconds is None else _unbroken(_duration(max(seconds, 0.0)))
+
+
+def _duration(seconds: float) -> str:
     if seconds < 0.9995:
         if seconds < 0.001:
             return _("under 1 ms")
@@ -54,9 +60,9 @@ def relative(value: datetime, now: datetime) -> str:
     """Return value as "3 min ago", "in 2 h" or "just now"."""
     seconds = round((now - value).total_seconds())
     if abs(seconds) < 2:
-        return _("just now")
+        return _unbroken(_("just now"))
     about = _about(abs(seconds))
-    return (_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": about}
+    return _unbroken((_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": about})
 
 
 def _about(seconds: int) -> str:
@@ -73,13 +79,29 @@ def moment(value: datetime | None, now: datetime) -> SafeString | str:
     """Return an aware datetime in the viewer's time zone, with its age."""
     if value is None:
         return "-"
-    local = timezone.localtime(value) if timezone.is_aware(value) else value
     return format_html(
         '<time datetime="{}">{}</time> ({})',
         value.isoformat(),
-        date_format(local, "Y-m-d H:i:s"),
+        _absolute(value),
         relative(value, now),
     )
+
+
+def short_moment(value: datetime | None, now: datetime) -> SafeString | str:
+    """Return the age of an aware datetime, for lists: the rest is in the tooltip."""
+    if value is None:
+        return "-"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        value.isoformat(),
+        _absolute(value),
+        relative(value, now),
+    )
+
+
+def _absolute(value: datetime) -> str:
+    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    return date_format(local, "Y-m-d H:i:s")
 
 
 def preformatted(text: str, *, fold_at: int = 4096) -> SafeString:

@@ -47,7 +47,7 @@ class QueueAdmin(BaseAdmin):
         return self.may(request, "pause_queue")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = ["shown_name", "state", "paused", "by", "why", "tasks"]
+        fields: list[Any] = [("shown_name", "state"), ("paused", "by"), "why", "tasks"]
         if obj is not None and self.has_pause_permission(request):
             fields.insert(0, "resume_button" if obj.paused_at else "pause_button")
         return [(None, {"fields": fields})]
@@ -181,7 +181,7 @@ class QueueAdmin(BaseAdmin):
         act(request, [queue])
         return HttpResponseRedirect(self.address("change", object_id))
 
-    @admin.display(description="")
+    @admin.display(description=gettext_lazy("action"))
     def pause_button(self, obj: Queue) -> str:
         return format_html(
             '<input type="text" name="reason" maxlength="{}" aria-label="{}" placeholder="{}"> '
@@ -193,7 +193,7 @@ class QueueAdmin(BaseAdmin):
             _("Pause"),
         )
 
-    @admin.display(description="")
+    @admin.display(description=gettext_lazy("action"))
     def resume_button(self, obj: Queue) -> str:
         return format_html(
             '<input type="submit" class="button" formaction="{}" value="{}">',

@@ -24,7 +24,7 @@ from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from . import payload
 from .base import BaseAdmin, clock_of
-from .display import duration, lines, moment, visible
+from .display import duration, lines, moment, short_moment, visible
 from .filters import QueueFilter, StatusFilter
 from .searching import matches
 
@@ -95,7 +95,12 @@ class TaskRecordAdmin(BaseAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         may_see = self.may(request, "view_payload")
-        facts = ["task_path_shown", "state", "id", "queue", "priority", "worker_ids_shown", "why"]
+        facts: list[Any] = [
+            "task_path_shown",
+            ("state", "queue", "priority"),
+            "why",
+            ("id", "worker_ids_shown"),
+        ]
         if obj is not None and self.is_open_to_verb(request, obj):
             facts.insert(0, "button")
         return [
@@ -106,19 +111,15 @@ class TaskRecordAdmin(BaseAdmin):
                 _("Details"),
                 {
                     "fields": [
-                        "backend_shown",
-                        "attempt",
-                        "failures",
-                        "lost_count",
-                        "policy",
-                        "options_shown",
-                        *self.internal_fields,
+                        ("attempt", "failures", "lost_count"),
+                        ("policy", "options_shown"),
+                        ("backend_shown", *self.internal_fields),
                     ]
                 },
             ),
         ]
 
-    time_fields: Sequence[str] = ()
+    time_fields: Sequence[Any] = ()
     internal_fields: Sequence[str] = ()
 
     def content_fields(self, may_see: bool) -> list[str]:
@@ -189,7 +190,7 @@ class TaskRecordAdmin(BaseAdmin):
             found.update((str(pk), status) for pk, status in rows.values_list("pk", "status"))
         yield from (found.get(pk, "") for pk in ids)
 
-    @admin.display(description="")
+    @admin.display(description=gettext_lazy("action"))
     def button(self, obj: Any) -> str:
         # Inside the page's own form, which carries the CSRF token: no template of
         # ours, so each theme shows it.
@@ -325,6 +326,10 @@ class TaskRecordAdmin(BaseAdmin):
     def enqueued(self, obj: Any) -> str:
         return moment(obj.enqueued_at, clock_of(obj))
 
+    @admin.display(description=gettext_lazy("enqueued"))
+    def enqueued_briefly(self, obj: Any) -> str:
+        return short_moment(obj.enqueued_at, clock_of(obj))
+
     @admin.display(description=gettext_lazy("run after"))
     def run_after_shown(self, obj: Any) -> str:
         return moment(obj.run_after, clock_of(obj))
@@ -342,7 +347,9 @@ class TaskRecordAdmin(BaseAdmin):
         """From when it might have started to when it did, or until now."""
         since = max(filter(None, (obj.enqueued_at, obj.run_after)))
         until = obj.started_at or getattr(obj, "finished_at", None) or clock_of(obj)
-        return duration((until - since).total_seconds()) if until >= since else "-"
+        if obj.started_at is None and until < since:
+            return "-"
+        return duration((until - since).total_seconds())
 
     @admin.display(description=gettext_lazy("took"))
     def took(self, obj: Any) -> str:

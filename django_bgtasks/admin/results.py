@@ -15,7 +15,7 @@ from ..models.queued import QueuedTask
 from ..states import FinalStatus
 from . import payload
 from .base import clock_of
-from .display import duration, moment
+from .display import duration, moment, short_moment
 from .records import TaskRecordAdmin
 
 
@@ -36,8 +36,8 @@ class FinishedTaskAdmin(TaskRecordAdmin):
         "name",
         "state",
         "queue",
-        "enqueued",
-        "ended",
+        "enqueued_briefly",
+        "ended_briefly",
         "waited",
         "took",
         "attempt",
@@ -47,13 +47,9 @@ class FinishedTaskAdmin(TaskRecordAdmin):
     actions = ("retry",)
     deferred = (*TaskRecordAdmin.deferred, "return_value")
     time_fields = (
-        "enqueued",
-        "run_after_shown",
-        "started",
-        "last_started",
-        "ended",
-        "waited",
-        "took",
+        ("enqueued", "run_after_shown", "ended"),
+        ("started", "last_started"),
+        ("waited", "took"),
     )
     internal_fields = ("claim_id",)
 
@@ -83,6 +79,10 @@ class FinishedTaskAdmin(TaskRecordAdmin):
     @admin.display(description=gettext_lazy("finished at"))
     def ended(self, obj: Any) -> str:
         return moment(obj.finished_at, clock_of(obj))
+
+    @admin.display(description=gettext_lazy("finished"))
+    def ended_briefly(self, obj: Any) -> str:
+        return short_moment(obj.finished_at, clock_of(obj))
 
     @admin.display(description=gettext_lazy("return value"))
     def value(self, obj: Any) -> str:

@@ -35,7 +35,7 @@ class QueuedTaskAdmin(TaskRecordAdmin):
         "name",
         "state",
         "queue",
-        "enqueued",
+        "enqueued_briefly",
         "waited",
         "took",
         "attempt",
@@ -44,14 +44,9 @@ class QueuedTaskAdmin(TaskRecordAdmin):
     )
     actions = ("cancel",)
     time_fields = (
-        "enqueued",
-        "run_after_shown",
-        "due",
-        "started",
-        "last_started",
-        "waited",
-        "took",
-        "lease",
+        ("enqueued", "run_after_shown", "due"),
+        ("started", "last_started", "lease"),
+        ("waited", "took"),
     )
     internal_fields = ("rank", "claim_id")
 

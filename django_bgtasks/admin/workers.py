@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from ..models.worker import Worker, WorkerState
 from .base import BaseAdmin, clock_of
-from .display import moment, visible
+from .display import moment, short_moment, visible
 
 
 @admin.register(Worker)
@@ -27,8 +27,8 @@ class WorkerAdmin(BaseAdmin):
         "slots",
         "running",
         "finished",
-        "heard",
-        "started",
+        "heard_briefly",
+        "started_briefly",
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -37,21 +37,17 @@ class WorkerAdmin(BaseAdmin):
                 None,
                 {
                     "fields": [
-                        "shown_name",
-                        "state_shown",
-                        "served",
-                        "slots",
-                        "running",
-                        "finished",
-                        "heard",
-                        "lease_shown",
+                        ("shown_name", "state_shown"),
+                        ("served", "slots"),
+                        ("running", "finished"),
+                        ("heard", "lease_shown"),
                         "started",
                     ]
                 },
             ),
             (
                 _("Details"),
-                {"fields": ["id", "host", "pid", "version_shown", "backend_shown"]},
+                {"fields": ["id", ("host", "pid"), ("version_shown", "backend_shown")]},
             ),
         ]
 
@@ -90,6 +86,14 @@ class WorkerAdmin(BaseAdmin):
     @admin.display(description=gettext_lazy("started at"))
     def started(self, obj: Worker) -> str:
         return moment(obj.started_at, clock_of(obj))
+
+    @admin.display(description=gettext_lazy("last heard of"))
+    def heard_briefly(self, obj: Worker) -> str:
+        return short_moment(obj.heartbeat_at, clock_of(obj))
+
+    @admin.display(description=gettext_lazy("started"))
+    def started_briefly(self, obj: Worker) -> str:
+        return short_moment(obj.started_at, clock_of(obj))
 
     @admin.display(description=gettext_lazy("lease"))
     def lease_shown(self, obj: Worker) -> str:

@@ -66,9 +66,8 @@ def test_an_action_is_for_the_ticked_rows_alone(operator):
     one, two = (add.enqueue(n, 2) for n in range(2))
     act(operator, "queuedtask", "cancel", ids(one), select_across="1")
     assert states(one, two) == ["CANCELLED", "READY"]
-    response = operator.post(
-        changelist("queuedtask"), {"action": "cancel", "index": "0", "select_across": "1"}
-    )
+    data = {"action": "cancel", "index": "0", "select_across": "1"}
+    response = operator.post(changelist("queuedtask"), data, follow=True)
     assert "Items must be selected" in text(response)
     assert states(two) == ["READY"]
 

@@ -113,7 +113,7 @@ def test_nothing_of_a_payload_runs_or_turns_the_text(operator):
     pages += [text(operator.get(changelist(m))) for m in ("queuedtask", "finishedtask")]
     for content in pages:
         assert "<script>alert" not in content
-        assert "<img" not in content
+        assert "<img src=x" not in content
         assert "\x1b" not in content
         assert "&lt;script&gt;alert(1)" in content
         assert "{{ 7 }}" in content
@@ -132,7 +132,7 @@ def test_no_page_of_a_poisoned_worker_or_queue_runs_it(operator):
         text(operator.get(page("worker", poisoned.pk))),
     ):
         assert "<script>alert" not in content
-        assert "<img" not in content
+        assert "<img src=x" not in content
         assert "&lt;script&gt;alert(1)" in content
 
 
@@ -323,7 +323,7 @@ def test_the_pages_are_registered():
     ],
 )
 def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words
+    assert duration(seconds).replace("\xa0", " ") == words
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_durations_in_words(seconds, words):
 )
 def test_ages_in_words(seconds, words):
     now = timezone.now()
-    assert relative(now - timedelta(seconds=seconds), now) == words
+    assert relative(now - timedelta(seconds=seconds), now).replace("\xa0", " ") == words
 
 
 def test_what_can_not_be_seen_becomes_visible():
