@@ -17,6 +17,7 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
 from django.utils.html import format_html
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
@@ -321,6 +322,10 @@ class TaskRecordAdmin(BaseAdmin):
     @admin.display(description=gettext_lazy("reason"))
     def why(self, obj: Any) -> str:
         return visible(obj.reason) or "-"
+
+    @admin.display(description=gettext_lazy("reason"))
+    def why_briefly(self, obj: Any) -> str:
+        return Truncator(self.why(obj)).chars(80)
 
     @admin.display(description=gettext_lazy("enqueued at"))
     def enqueued(self, obj: Any) -> str:

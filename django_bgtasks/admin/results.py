@@ -36,13 +36,12 @@ class FinishedTaskAdmin(TaskRecordAdmin):
         "name",
         "state",
         "queue",
-        "enqueued_briefly",
         "ended_briefly",
+        "why_briefly",
         "waited",
         "took",
         "attempt",
         "worker",
-        "why",
     )
     actions = ("retry",)
     deferred = (*TaskRecordAdmin.deferred, "return_value")

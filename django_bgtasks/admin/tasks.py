@@ -36,11 +36,11 @@ class QueuedTaskAdmin(TaskRecordAdmin):
         "state",
         "queue",
         "enqueued_briefly",
+        "why_briefly",
         "waited",
         "took",
         "attempt",
         "worker",
-        "why",
     )
     actions = ("cancel",)
     time_fields = (

@@ -110,7 +110,7 @@ def test_the_list_of_results_shows_times(viewer):
         finished_at=now - timedelta(seconds=10),
     )
     content = plain(text(viewer.get(changelist("finishedtask"))))
-    for words in ("Successful", "6 min 38 s", "1.4 s", "10 min ago", "10 s ago"):
+    for words in ("Successful", "6 min 38 s", "1.4 s", "10 s ago"):
         assert words in content
 
 

@@ -14,7 +14,7 @@ from django.db import connection
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def until(condition, *, timeout=30, message="the condition did not come true"):
+def until(condition, *, timeout=60, message="the condition did not come true"):
     """Wait for a condition; return what it returned."""
     deadline = time.monotonic() + timeout
     while True:
@@ -57,7 +57,7 @@ class RunningWorker:
     def output(self):
         return self.path.read_text()
 
-    def says(self, text, timeout=30):
+    def says(self, text, timeout=60):
         return until(
             lambda: text in self.output, timeout=timeout, message=f"it did not say {text!r}"
         )

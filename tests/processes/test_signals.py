@@ -25,7 +25,7 @@ def worker(start_worker):
 
 def test_started_and_finished_are_sent_once_and_in_order(worker):
     result = tasks.nothing.enqueue()
-    assert result.get(timeout=30) is None
+    assert result.get(timeout=60) is None
     assert traces(worker, 2) == [
         ("started nothing RUNNING DatabaseBackend", 1),
         ("finished nothing SUCCESSFUL DatabaseBackend None", 1),
@@ -37,7 +37,7 @@ def test_started_and_finished_are_sent_once_and_in_order(worker):
 
 
 def test_an_async_task_sends_the_same(worker):
-    tasks.sleep_async.enqueue(0).get(timeout=30)
+    tasks.sleep_async.enqueue(0).get(timeout=60)
     assert traces(worker, 2) == [
         ("started sleep_async RUNNING DatabaseBackend", 1),
         ("finished sleep_async SUCCESSFUL DatabaseBackend None", 1),
@@ -53,7 +53,7 @@ def test_receivers_find_the_exception_of_a_failure(worker):
 
 
 def test_each_attempt_starts_and_only_the_last_finishes(worker):
-    tasks.raise_until_third.enqueue("x").get(timeout=30)
+    tasks.raise_until_third.enqueue("x").get(timeout=60)
     assert [name for name, _ in traces(worker, 6) if name != "x"] == [
         "started raise_until_third RUNNING DatabaseBackend",
         "retried ConnectionError",

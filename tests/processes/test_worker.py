@@ -22,9 +22,9 @@ pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 def test_sync_and_async_tasks_return_their_values(start_worker):
     start_worker("-p", 1)
-    assert tasks.add.enqueue(2, b=3).get(timeout=30) == 5
-    assert tasks.count_async.enqueue("async", 7).get(timeout=30) == 7
-    assert tasks.tell_context.enqueue().get(timeout=30) == [1, 1, True]
+    assert tasks.add.enqueue(2, b=3).get(timeout=60) == 5
+    assert tasks.count_async.enqueue("async", 7).get(timeout=60) == 7
+    assert tasks.tell_context.enqueue().get(timeout=60) == [1, 1, True]
 
 
 def test_an_error_is_kept_with_its_traceback(start_worker):
@@ -41,18 +41,18 @@ def test_an_error_is_kept_with_its_traceback(start_worker):
 def test_a_task_that_raises_is_run_again_and_keeps_its_errors(start_worker):
     start_worker("-p", 1)
     result = tasks.raise_until_third.enqueue("again")
-    assert result.get(timeout=30) == "third"
+    assert result.get(timeout=60) == "third"
     assert result.attempts == 3
     assert [e.exception_class_path for e in result.errors] == ["builtins.ConnectionError"] * 2
 
 
 def test_async_tasks_run_at_the_same_time(start_worker):
     start_worker("-p", 1, "--async-concurrency", 20)
-    tasks.nothing.enqueue().get(timeout=30)
+    tasks.nothing.enqueue().get(timeout=60)
     results = tasks.sleep_async.enqueue_many([(1.0,)] * 20)
     began = timezone.now()
     for result in results:
-        result.get(timeout=30)
+        result.get(timeout=60)
     assert timezone.now() - began < timedelta(seconds=10)
 
 
@@ -62,7 +62,7 @@ def test_threads_run_tasks_at_the_same_time(start_worker, tmp_path):
     results = [tasks.wait_for_file.enqueue(str(path), n) for n in range(4)]
     until(lambda: Effect.objects.count() == 4, message="not all four began")
     path.touch()
-    assert [result.get(timeout=30) for result in results] == [0, 1, 2, 3]
+    assert [result.get(timeout=60) for result in results] == [0, 1, 2, 3]
 
 
 def test_a_slow_task_does_not_hold_back_those_behind_it(start_worker, tmp_path):
@@ -72,19 +72,19 @@ def test_a_slow_task_does_not_hold_back_those_behind_it(start_worker, tmp_path):
     slow = tasks.wait_for_file.enqueue(str(path))
     others = tasks.count.enqueue_many([("behind",)] * 50)
     for result in others:
-        result.get(timeout=30)
+        result.get(timeout=60)
     slow.refresh()
     assert slow.state == "RUNNING"
     path.touch()
-    slow.get(timeout=30)
+    slow.get(timeout=60)
 
 
 def test_scheduled_tasks_start_when_they_are_due(start_worker):
     start_worker("-p", 1)
-    tasks.nothing.enqueue().get(timeout=30)
+    tasks.nothing.enqueue().get(timeout=60)
     result = tasks.nothing.using(run_after=timedelta(seconds=1.5)).enqueue()
     assert result.state == "SCHEDULED"
-    result.get(timeout=30)
+    result.get(timeout=60)
     late = result.last_attempted_at - result.task.run_after
     assert timedelta(0) <= late < timedelta(seconds=5)
 
@@ -113,11 +113,11 @@ def test_a_paused_queue_waits_until_it_is_resumed(start_worker):
     Queue.objects.create(name="emails", paused_at=timezone.now())
     mail = tasks.nothing.using(queue_name="emails").enqueue()
     start_worker("-p", 1)
-    tasks.nothing.enqueue().get(timeout=30)
+    tasks.nothing.enqueue().get(timeout=60)
     mail.refresh()
     assert mail.state == "READY"
     Queue.objects.filter(name="emails").update(paused_at=None)
-    mail.get(timeout=30)
+    mail.get(timeout=60)
 
 
 def test_the_first_signal_lets_tasks_finish(start_worker, tmp_path):
@@ -129,7 +129,7 @@ def test_the_first_signal_lets_tasks_finish(start_worker, tmp_path):
     worker.says("Finishing 1 running task")
     waiting = tasks.nothing.enqueue()
     path.touch()
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     running.refresh()
     waiting.refresh()
     assert (running.state, waiting.state) == ("SUCCESSFUL", "READY")
@@ -141,7 +141,7 @@ def test_after_the_timeout_tasks_are_handed_back_unharmed(start_worker, tmp_path
     result = tasks.wait_for_file.enqueue(str(tmp_path / "never"))
     until(lambda: Effect.objects.exists())
     worker.signal(signal.SIGINT)
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     result.refresh()
     assert (result.state, result.attempts, result.errors) == ("READY", 0, [])
     assert "Handing back 1 task." in worker.output
@@ -154,7 +154,7 @@ def test_a_second_signal_hands_back_at_once(start_worker, tmp_path):
     worker.signal(signal.SIGTERM)
     worker.says("Finishing 1 running task")
     worker.signal(signal.SIGTERM)
-    assert worker.process.wait(30) == 4
+    assert worker.process.wait(60) == 4
     result.refresh()
     assert (result.state, result.attempts) == ("READY", 0)
 
@@ -167,7 +167,7 @@ def test_quiet_stops_taking_and_goes_on_running(start_worker, tmp_path):
     worker.signal(signal.SIGUSR1)
     worker.says("Quiet")
     path.touch()
-    running.get(timeout=30)
+    running.get(timeout=60)
     waiting = tasks.nothing.enqueue()
     until(lambda: Worker.objects.get().state == "QUIET")
     waiting.refresh()
@@ -183,7 +183,7 @@ def test_stacks_are_written_on_request(start_worker, tmp_path):
     worker.signal(signal.SIGUSR2)
     worker.says("in wait_for_file")
     path.touch()
-    result.get(timeout=30)
+    result.get(timeout=60)
 
 
 def test_children_are_replaced_after_so_many_tasks(start_worker):
@@ -196,17 +196,17 @@ def test_children_are_replaced_after_so_many_tasks(start_worker):
 
 def test_a_child_that_eats_the_memory_is_replaced(start_worker):
     worker = start_worker("-p", 1, "--recycle-memory", "150M")
-    first = tasks.process_id.enqueue().get(timeout=30)
-    tasks.fill_memory.enqueue(200).get(timeout=30)
+    first = tasks.process_id.enqueue().get(timeout=60)
+    tasks.fill_memory.enqueue(200).get(timeout=60)
     worker.says("MiB of memory")
-    assert tasks.process_id.enqueue().get(timeout=30) != first
+    assert tasks.process_id.enqueue().get(timeout=60) != first
 
 
 def test_children_are_replaced_after_some_time(start_worker):
     worker = start_worker("-p", 1, "--recycle-after", 1)
-    first = tasks.process_id.enqueue().get(timeout=30)
+    first = tasks.process_id.enqueue().get(timeout=60)
     worker.says("is replaced: it is 1 s old")
-    until(lambda: tasks.process_id.enqueue().get(timeout=30) != first)
+    until(lambda: tasks.process_id.enqueue().get(timeout=60) != first)
 
 
 def test_a_worker_finishes_after_so_many_tasks(start_worker):
@@ -267,7 +267,7 @@ def test_a_task_that_the_code_does_not_know_is_put_off_and_then_fails(start_work
 
 def test_the_process_tree_of_a_worker_is_gone_after_it_stopped(start_worker):
     worker = start_worker("-p", 2)
-    tasks.nothing.enqueue().get(timeout=30)
+    tasks.nothing.enqueue().get(timeout=60)
     tree = descendants(worker.pid)
     assert worker.stop() == 0
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in tree))
