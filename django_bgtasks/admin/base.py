@@ -72,15 +72,15 @@ class CappedPaginator(_Paginator):
 
 
 class BoundedChangeList(ChangeList):
-    """Newest first whatever the address says, without the columns that may be large."""
+    """In one order whatever the address says, without the columns that may be large."""
 
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         page: Any = self.model_admin
         return super().get_queryset(request, *args, **kwargs).defer(*page.deferred)
 
     def get_ordering(self, request: HttpRequest, queryset: Any) -> Any:
-        order: list[Any] = list(self.lookup_opts.ordering or ())
-        return order if order[0].lstrip("-") == self.lookup_opts.pk.name else [*order, "pk"]
+        page: Any = self.model_admin
+        return page.list_order(request)
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -158,6 +158,11 @@ class BaseAdmin(_ModelAdmin):
         return "\x00" not in text
 
     # For the subclasses
+
+    def list_order(self, request: HttpRequest) -> list[str]:
+        """Return the order of the list, one that an index has."""
+        order = [str(name) for name in self.opts.ordering or ()]
+        return order if order[0].lstrip("-") == self.opts.pk.name else [*order, "pk"]
 
     def may(self, request: HttpRequest, codename: str) -> bool:
         """Say whether the user has a permission of this app."""

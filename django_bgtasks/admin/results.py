@@ -61,6 +61,12 @@ class FinishedTaskAdmin(TaskRecordAdmin):
     def is_open_to_verb(self, request: HttpRequest, obj: Any) -> bool:
         return obj.status != FinalStatus.SUCCESSFUL and self.has_retry_permission(request)
 
+    def list_order(self, request: HttpRequest) -> list[str]:
+        # Those of one status by when they ended, as their index has them.
+        if request.GET.get("status"):
+            return ["-finished_at", "-pk"]
+        return super().list_order(request)
+
     @admin.action(permissions=["retry"], description=gettext_lazy("Retry the ticked tasks"))
     def retry(self, request: HttpRequest, queryset: Any) -> None:
         self.perform_on_ticked(request, queryset)

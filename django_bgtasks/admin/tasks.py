@@ -56,6 +56,13 @@ class QueuedTaskAdmin(TaskRecordAdmin):
     def is_open_to_verb(self, request: HttpRequest, obj: Any) -> bool:
         return obj.status != LiveStatus.RUNNING and self.has_cancel_permission(request)
 
+    def list_order(self, request: HttpRequest) -> list[str]:
+        # Those of one status in the order in which they are claimed, as their index
+        # has them: to sort a million of them took four seconds.
+        if request.GET.get("status"):
+            return ["queue_name", "rank", "pk"]
+        return super().list_order(request)
+
     @admin.action(permissions=["cancel"], description=gettext_lazy("Cancel the ticked tasks"))
     def cancel(self, request: HttpRequest, queryset: Any) -> None:
         self.perform_on_ticked(request, queryset)

@@ -176,6 +176,43 @@ def test_the_order_is_newest_first_whatever_the_address_says(viewer, order):
     assert [str(row.pk) for row in rows] == [result.id for result in reversed(results)]
 
 
+def test_tasks_of_one_status_are_in_the_order_of_their_claim(viewer):
+    """Their index has that order: newest first would sort all of them."""
+    results = [add.using(priority=p).enqueue(1, 2) for p in (1, 3, 2, 3)]
+    rows = viewer.get(changelist("queuedtask"), {"status": "READY"}).context["cl"].result_list
+    expected = [results[1].id, results[3].id, results[2].id, results[0].id]
+    assert [str(row.pk) for row in rows] == expected
+
+
+def test_results_of_one_status_are_in_the_order_of_their_end(viewer):
+    results = [factories.fail(add.enqueue(1, 2)) for _ in range(3)]
+    now = timezone.now()
+    for result, minutes in zip(results, (1, 3, 2), strict=True):
+        ended = now - timedelta(minutes=minutes)
+        FinishedTask.objects.filter(pk=result.id).update(finished_at=ended)
+    rows = viewer.get(changelist("finishedtask"), {"status": "FAILED"}).context["cl"].result_list
+    assert [str(row.pk) for row in rows] == [results[0].id, results[2].id, results[1].id]
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="Each database words its plans its way.")
+@pytest.mark.parametrize(
+    ("model", "query"),
+    [
+        ("queuedtask", {}),
+        ("queuedtask", {"queue": "emails"}),
+        ("queuedtask", {"status": "READY"}),
+        ("queuedtask", {"status": "READY", "queue": "emails"}),
+        ("finishedtask", {}),
+        ("finishedtask", {"queue": "emails"}),
+    ],
+)
+def test_no_list_sorts_its_table(viewer, model, query):
+    response = viewer.get(changelist(model), query)
+    plan = response.context["cl"].queryset[:100].explain()
+    assert "INDEX" in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan.upper()
+
+
 def test_no_more_rows_are_counted_than_the_limit(viewer, monkeypatch):
     monkeypatch.setattr(base, "COUNT_LIMIT", 5)
     add.enqueue_many([(n, n) for n in range(7)])

@@ -15,7 +15,6 @@ from django.utils import timezone
 from django_bgtasks.admin import FinishedTaskAdmin, QueuedTaskAdmin
 from django_bgtasks.admin.display import duration, relative, visible
 from django_bgtasks.admin.payload import HIDDEN
-from django_bgtasks.ids import new_id
 from django_bgtasks.models import FinishedTask, Queue, QueuedTask
 from tests import factories
 from tests.tasks import add, nothing
@@ -227,7 +226,7 @@ def test_an_address_keeps_working_when_the_task_ends_or_begins_anew(operator):
     assert operator.get(page("finishedtask", result.id)).url == page("queuedtask", result.id)
 
 
-@pytest.mark.parametrize("pk", [new_id(), "x", "<script>", "_3C"])
+@pytest.mark.parametrize("pk", ["01a20000-0000-7000-8000-000000000000", "x", "<script>", "_3C"])
 @pytest.mark.parametrize("model", ["queuedtask", "finishedtask"])
 def test_an_address_of_no_task_says_what_may_have_become_of_it(viewer, model, pk):
     response = viewer.get(page(model, pk))
