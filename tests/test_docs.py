@@ -370,11 +370,11 @@ def test_the_diagram_has_all_states_and_all_transitions():
     for name in _transitions():
         drawn = {(a, b) for a, b, arrow in arrows if arrow == name}
         text = " ".join(getattr(transitions, name).__doc__.split())
-        told = re.match(r"(?:([A-Z]{4,}(?:(?:,| or) [A-Z]{4,})*) )?->", text)
-        if told:
-            starts = re.findall(r"[A-Z]{4,}", told[1] or "") or ["[*]"]
-            ends = re.findall(r"-> ([A-Z]{4,}(?: or [A-Z]{4,})*)", text)
-            for end in re.findall(r"[A-Z]{4,}", " ".join(ends)):
+        starts = ["[*]"]
+        states = r"[A-Z]{4,}(?:(?:, | or )[A-Z]{4,})*"
+        for before, after in re.findall(rf"(?:({states}) )?-> ({states})?", text):
+            starts = re.findall(r"[A-Z]{4,}", before) or starts
+            for end in re.findall(r"[A-Z]{4,}", after):
                 assert any((start, end) in drawn for start in starts), (name, end)
 
 

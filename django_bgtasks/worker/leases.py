@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -75,6 +76,8 @@ class Fence(threading.Thread):
         self._holders = holders
         self._fenced = fenced
         self._stop = threading.Event()
+        #: Processes that were killed here: their tasks are innocent.
+        self.killed: set[int] = set()
         self._tick = max(0.1, min(1.0, lease / 20))
 
     def run(self) -> None:
@@ -82,12 +85,13 @@ class Fence(threading.Thread):
             silence = self._contact.silence()
             if silence < self._limit:
                 continue
-            pids = self._holders()
+            pids = [pid for pid in self._holders() if pid not in self.killed]
             if pids:
                 self._fenced(silence)
             for pid in pids:
+                self.killed.add(pid)
                 with suppress(ProcessLookupError):
-                    os.kill(pid, 9)
+                    os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         self._stop.set()

@@ -70,6 +70,7 @@ class Supervisor:
         self.launcher = launcher(plan)
         self.children: list[ChildProcess] = []
         self.contact = Contact()
+        self.fence = Fence(self.contact, plan.lease, self._holders, self._fenced)
         self.heartbeat = Heartbeat(plan)
         self.detector = self.operations.change_detector(self._queues, listen=backend.conf.listen)
         self.selector = selectors.DefaultSelector()
@@ -96,13 +97,12 @@ class Supervisor:
         """Work until told to stop; return the exit code."""
         self.requests.install()
         self.selector.register(self.requests, selectors.EVENT_READ, self.requests.heard)
-        fence = Fence(self.contact, self.plan.lease, self._holders, self._fenced)
         try:
             self._guarded(self._come_up)
             for _ in range(self.plan.processes):
                 self._spawn()
             timers = self._timers()
-            fence.start()
+            self.fence.start()
             worker_started.send_robust(self.sender, worker=self.heartbeat.worker)
             while self.children or not self._may_end():
                 self._wait(timers)
@@ -113,7 +113,7 @@ class Supervisor:
                 self._replace_children()
                 self._drive_shutdown()
         finally:
-            fence.stop()
+            self.fence.stop()
             for child in self.children:
                 child.kill()
             self.launcher.close()
@@ -264,7 +264,9 @@ class Supervisor:
         self._forget(child)
         entries = child.entries()
         claim = child.board.announced_claim()
-        how = child.how_it_ended()
+        fenced = child.pid in self.fence.killed
+        self.fence.killed.discard(child.pid)
+        how = "was ended, as its leases could not be renewed" if fenced else child.how_it_ended()
         asked = child.retiring or self.state == WorkerState.STOPPING
         if entries or not (asked or self.plan.burst):
             logger.warning("Child process %d %s.", child.pid, how)
@@ -273,7 +275,8 @@ class Supervisor:
         if time.monotonic() - child.started_at < YOUNG and self.early_deaths and not asked:
             self.respawn_at = time.monotonic() + min(0.1 * 2**self.early_deaths, 30.0)
         if entries or claim is not None:
-            self.recovery.add(entries, claim, f"its process {how}.")
+            # Fenced tasks did no harm: others run them again, and no loss is counted.
+            self.recovery.add(entries, claim, f"its process {how}.", interrupted=fenced)
             self._guarded(self._recover)
         if self.early_deaths >= 5 and not self.children_were_ready:
             logger.critical("No child process came up; see above for why.")
