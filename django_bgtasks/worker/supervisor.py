@@ -223,6 +223,8 @@ class Supervisor:
             child.send("quiet")
 
     def _hear(self, child: ChildProcess) -> None:
+        if child not in self.children:
+            return  # Buried by an event of the same round.
         messages = child.received()
         if not messages:
             # Its end of the pipe is closed; how it ended is told soon.
@@ -249,7 +251,7 @@ class Supervisor:
     def _unregister(self, watched: Any) -> None:
         try:
             self.selector.unregister(watched)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OSError):
             pass
 
     def _bury(self, child: ChildProcess) -> None:
