@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -158,6 +159,14 @@ def ask_database(alias: str) -> Iterable[checks.CheckMessage]:
     """Yield what a database itself says is wrong for tasks."""
     connection = connections[alias]
     if connection.vendor == "sqlite":
+        version = sqlite3.sqlite_version_info
+        if version < (3, 35):
+            yield checks.Error(
+                f"SQLite {'.'.join(map(str, version))} knows no UPDATE ... RETURNING, which "
+                "claims are made with.",
+                hint="Use SQLite 3.35 or later: a newer Python brings one.",
+                id="bgtasks.E007",
+            )
         name = str(connection.settings_dict["NAME"])
         if connection.is_in_memory_db():  # type: ignore[attr-defined]
             return

@@ -18,17 +18,6 @@ logger = logging.getLogger("django_bgtasks")
 MIN_INTERVAL = 0.1
 
 _last: dict[tuple[str, str], float] = {}
-_listeners: list[Callable[[str], None]] = []
-
-
-def subscribe(callback: Callable[[str], None]) -> None:
-    """Have callback called with a queue's name after each commit in this process."""
-    _listeners.append(callback)
-
-
-def unsubscribe(callback: Callable[[str], None]) -> None:
-    """Undo subscribe()."""
-    _listeners.remove(callback)
 
 
 def on_commit(alias: str, callback: Callable[[], Any]) -> None:
@@ -45,9 +34,6 @@ def wake(alias: str, *queues: str) -> None:
 
     After the commit: outside a transaction, or from on_commit().
     """
-    for callback in _listeners:
-        for queue in queues:
-            callback(queue)
     now = time.monotonic()
     # Without a lock: a hint too many is harmless, a lock held at a fork is not.
     due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]

@@ -7,7 +7,7 @@ import pytest
 from django.core import checks as framework
 from django.core.management import call_command, get_commands
 from django.core.management.base import SystemCheckError
-from django.db import connections
+from django.db import connection, connections
 from django.db.utils import ConnectionHandler
 from django.test import modify_settings, override_settings
 
@@ -343,3 +343,13 @@ def test_w008_the_tables_do_not_exist(renamed_tables, settings, monkeypatch, ali
     # migrate is about to make them.
     monkeypatch.setattr("sys.argv", ["manage.py", "migrate"])
     assert checks.check_databases(databases=[alias]) == []
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="It is SQLite's version.")
+@pytest.mark.django_db
+def test_an_old_sqlite_is_an_error(monkeypatch):
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
+    messages = [m for m in checks.ask_database("default") if m.id == "bgtasks.E007"]
+    assert [m.msg for m in messages] == [
+        "SQLite 3.34.1 knows no UPDATE ... RETURNING, which claims are made with."
+    ]

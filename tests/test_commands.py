@@ -65,6 +65,20 @@ def test_a_variable_with_a_wrong_value_is_named(monkeypatch):
         call_command("runworker", "--check")
 
 
+@pytest.mark.django_db(databases="__all__")
+def test_an_unknown_log_format_in_the_variable_is_named(monkeypatch):
+    monkeypatch.setenv("BGTASKS_LOG_FORMAT", "yaml")
+    with pytest.raises(CommandError, match="'yaml' is none of auto, pretty, text, json"):
+        call_command("runworker", "--check")
+
+
+@pytest.mark.django_db(databases="__all__")
+@pytest.mark.parametrize("command", [["prune"], ["bench"], ["worker"]])
+def test_an_unknown_backend_is_answered_with_the_known_ones(command):
+    with pytest.raises(CommandError, match="'nope' doesn't exist. Aliases in TASKS: default"):
+        call_command("bgtasks", *command, "--backend", "nope")
+
+
 def test_durations_and_sizes_are_read_with_their_units():
     assert [seconds(t) for t in ("90", "90s", "15m", "1h", "7d")] == [90, 90, 900, 3600, 604800]
     assert [size(t) for t in ("1000", "512M", "2G", "8kb")] == [1000, 2**29, 2**31, 8192]

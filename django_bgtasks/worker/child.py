@@ -391,6 +391,7 @@ class Dispatcher:
         """Release tasks that have not begun."""
         if not executions:
             return
+        from ..signals import task_released
         from ..transitions import release
 
         try:
@@ -402,6 +403,10 @@ class Dispatcher:
         except Exception as error:
             # Their leases run out; another worker takes them then.
             self._failed(error)
+        else:
+            task_released.send_robust(
+                type(self.child.backend), task_ids=[e.row.id for e in executions], reason=reason
+            )
         for execution in executions:
             self._let_go(execution)
 

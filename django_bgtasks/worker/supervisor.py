@@ -431,7 +431,7 @@ class Supervisor:
             return
         ended = sum(self.totals().values())
         if plan.max_tasks is not None and ended >= plan.max_tasks:
-            why = f"{ended} tasks have run"
+            why = f"{ended} task{'s have' if ended != 1 else ' has'} run"
         elif (
             plan.max_runtime is not None and time.monotonic() - self.started_at >= plan.max_runtime
         ):

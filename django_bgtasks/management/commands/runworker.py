@@ -26,6 +26,7 @@ from django_bgtasks.db import operations_for
 from django_bgtasks.worker.plan import WorkerPlan
 
 CONFIGURATION, NO_DATABASE = 2, 3
+LOG_FORMATS = ("auto", "pretty", "text", "json")
 
 EXAMPLES = """
 examples:
@@ -57,6 +58,30 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is no whole number of at least 1.")
     return int(text)
+
+
+def our_backend(alias: str | None) -> DatabaseBackend:
+    """
+    Return a backend of ours by its alias; without one "default", or the first of ours.
+
+    Raise CommandError with the exit code of a wrong configuration.
+    """
+    try:
+        if alias is None:
+            ours = [b for b in task_backends.all() if isinstance(b, DatabaseBackend)]
+            default = next((b for b in ours if b.alias == "default"), None)
+            backend: Any = default or (ours[0] if ours else None)
+        else:
+            backend = task_backends[alias]
+    except (InvalidTaskBackend, ImproperlyConfigured) as error:
+        known = ", ".join(getattr(settings, "TASKS", {}))
+        raise CommandError(
+            f"{error} Aliases in TASKS: {known}.", returncode=CONFIGURATION
+        ) from None
+    if not isinstance(backend, DatabaseBackend):
+        what = f"TASKS[{alias!r}] is not" if alias else "No backend in TASKS is"
+        raise CommandError(f"{what} django_bgtasks.DatabaseBackend.", returncode=CONFIGURATION)
+    return backend
 
 
 # name, short, type, name in OPTIONS, help. The variable is BGTASKS_ and the name.
@@ -146,7 +171,7 @@ class Command(BaseCommand):
         parser.add_argument("--no-reload", action="store_false", dest="reload", help="Don't.")
         parser.add_argument(
             "--log-format",
-            choices=("auto", "pretty", "text", "json"),
+            choices=LOG_FORMATS,
             help="auto: pretty on a terminal, else text. Variable: BGTASKS_LOG_FORMAT.",
         )
         parser.add_argument(
@@ -154,7 +179,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        backend = self._backend(options)
+        backend = our_backend(options["backend"] or os.environ.get("BGTASKS_BACKEND"))
         self._check_settings()
         self._wait_for_database(backend, self._value("wait-for-db", options, None) or 0.0)
         try:
@@ -188,28 +213,6 @@ class Command(BaseCommand):
                     raise CommandError(f"{variable}: {error}", returncode=CONFIGURATION) from None
             return getattr(conf, option) if option and conf else None
         raise KeyError(name)
-
-    def _backend(self, options: dict[str, Any]) -> DatabaseBackend:
-        alias = options["backend"] or os.environ.get("BGTASKS_BACKEND")
-        try:
-            if alias is None:
-                ours = [b for b in task_backends.all() if isinstance(b, DatabaseBackend)]
-                default = next((b for b in ours if b.alias == "default"), None)
-                backend: Any = default or (ours[0] if ours else None)
-            else:
-                backend = task_backends[alias]
-        except (InvalidTaskBackend, ImproperlyConfigured) as error:
-            known = ", ".join(settings.TASKS) if hasattr(settings, "TASKS") else ""
-            raise CommandError(
-                f"{error} Aliases in TASKS: {known}.", returncode=CONFIGURATION
-            ) from None
-        if not isinstance(backend, DatabaseBackend):
-            what = f"TASKS[{alias!r}]" if alias else "No backend in TASKS"
-            raise CommandError(
-                f"{what} is {'not ' if alias else ''}django_bgtasks.DatabaseBackend.",
-                returncode=CONFIGURATION,
-            )
-        return backend
 
     def _check_settings(self) -> None:
         from django.core.management.base import SystemCheckError
@@ -271,6 +274,11 @@ class Command(BaseCommand):
 
         lease = value("lease") or operations_for(backend.database).default_lease
         style = options["log_format"] or os.environ.get("BGTASKS_LOG_FORMAT") or "auto"
+        if style not in LOG_FORMATS:
+            raise CommandError(
+                f"BGTASKS_LOG_FORMAT: {style!r} is none of {', '.join(LOG_FORMATS)}.",
+                returncode=CONFIGURATION,
+            )
         terminal = sys.stdout.isatty()
         if style == "auto":
             style = "pretty" if terminal else "text"
@@ -333,7 +341,7 @@ class Command(BaseCommand):
 
             try:
                 serve_health(plan.health_port, lambda: supervisor.contact.silence() < plan.lease)
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 raise CommandError(
                     f"--health-port {plan.health_port}: {error}", returncode=CONFIGURATION
                 ) from None

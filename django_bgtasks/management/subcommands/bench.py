@@ -26,11 +26,10 @@ from django.utils import timezone
 from django.utils.autoreload import get_child_arguments
 
 from django_bgtasks.backend import DatabaseBackend
-from django_bgtasks.compat import task_backends
 from django_bgtasks.db import ClaimRequest, Ending, operations_for
 from django_bgtasks.definition import unchecked, unvalidated
 from django_bgtasks.ids import new_id
-from django_bgtasks.management.commands.runworker import positive
+from django_bgtasks.management.commands.runworker import our_backend, positive
 from django_bgtasks.models import FinishedTask, Queue, QueuedTask
 
 HELP = "Measure enqueue, throughput and latency on this database; cleans up behind itself."
@@ -60,9 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(command: BaseCommand, **options: Any) -> None:
-    configured = task_backends[options["backend"]]
-    if not isinstance(configured, DatabaseBackend):
-        raise CommandError(f"TASKS[{options['backend']!r}] is not django_bgtasks.DatabaseBackend.")
+    configured = our_backend(options["backend"])
     bench = Bench(configured, options, quiet=options["json"], out=command.stdout)
     try:
         figures = bench.run()

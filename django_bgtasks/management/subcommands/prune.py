@@ -10,9 +10,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from django_bgtasks.compat import task_backends
 from django_bgtasks.db import operations_for
-from django_bgtasks.management.commands.runworker import seconds
+from django_bgtasks.management.commands.runworker import our_backend, seconds
 from django_bgtasks.models import FinishedTask
 from django_bgtasks.states import FinalStatus
 from django_bgtasks.worker.maintenance import prune
@@ -32,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(command: BaseCommand, **options: Any) -> None:
-    backend: Any = task_backends[options["backend"]]
+    backend = our_backend(options["backend"])
     ages = {
         name: backend.conf.__dict__[f"retain_{name}"] if options[name] is None else options[name]
         for name in ("successful", "failed")
