@@ -75,7 +75,7 @@ def test_an_unknown_log_format_in_the_variable_is_named(monkeypatch):
 @pytest.mark.django_db(databases="__all__")
 @pytest.mark.parametrize("command", [["prune"], ["bench"], ["worker"]])
 def test_an_unknown_backend_is_answered_with_the_known_ones(command):
-    with pytest.raises(CommandError, match="'nope' doesn't exist. Aliases in TASKS: default"):
+    with pytest.raises(CommandError, match=r"'nope' doesn't exist\. Aliases in TASKS: default"):
         call_command("bgtasks", *command, "--backend", "nope")
 
 
