@@ -180,8 +180,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         backend = our_backend(options["backend"] or os.environ.get("BGTASKS_BACKEND"))
+        patience = self._value("wait-for-db", options, None) or 0.0
+        if backend.database in connections.settings:
+            # First: on MariaDB and MySQL Django's own checks ask the database.
+            self._wait_for_database(backend, patience)
         self._check_settings()
-        self._wait_for_database(backend, self._value("wait-for-db", options, None) or 0.0)
         try:
             known = registry.load_task_modules(backend.conf.task_modules)
         except Exception as error:
