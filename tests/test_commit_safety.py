@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group, User
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import Signal
 from django.http import HttpResponse
@@ -16,6 +16,7 @@ from django.urls import path
 from django_bgtasks import enqueue_on, task_committed, task_enqueued, wakeups
 from django_bgtasks.backend import DatabaseBackend
 from django_bgtasks.compat import TaskResultDoesNotExist, task_backends
+from django_bgtasks.db import operations_for
 from django_bgtasks.exceptions import InvalidArguments, WaitInTransaction, WaitTimeout
 from django_bgtasks.models import QueuedTask
 from tests import factories
@@ -362,12 +363,12 @@ def test_waiting_in_a_later_transaction_gives_up_like_anywhere():
 
 
 @pytest.fixture
-def woken():
-    """The queues that workers of this process were told of."""
+def woken(monkeypatch):
+    """The queues that workers were told of."""
     told = []
-    wakeups.subscribe(told.append)
-    yield told
-    wakeups.unsubscribe(told.append)
+    monkeypatch.setattr(wakeups, "_last", {})
+    monkeypatch.setattr(operations_for("default"), "notify", told.extend, raising=False)
+    return told
 
 
 @pytest.mark.django_db(transaction=True)
@@ -389,21 +390,25 @@ def test_workers_are_told_nothing_of_a_rollback_nor_of_a_later_task(woken):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_worker_that_cannot_be_told_does_no_harm_to_the_commit(caplog):
-    def fail(queue):
-        raise Deliberate
+def test_a_worker_that_cannot_be_told_does_no_harm_to_the_commit(monkeypatch):
+    def fail(queues):
+        raise OperationalError("The server is away.")
 
     called = []
-    wakeups.subscribe(fail)
-    try:
-        with transaction.atomic():
-            result = note.enqueue(1)
-            transaction.on_commit(lambda: called.append("later callback"))
-    finally:
-        wakeups.unsubscribe(fail)
+    monkeypatch.setattr(wakeups, "_last", {})
+    monkeypatch.setattr(operations_for("default"), "notify", fail, raising=False)
+    with transaction.atomic():
+        result = note.enqueue(1)
+        transaction.on_commit(lambda: called.append("later callback"))
     assert called == ["later callback"]
     assert is_committed(result)
-    assert "Deliberate" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_are_told_at_most_once_in_an_interval(woken):
+    for _ in range(5):
+        note.enqueue(1)
+    assert woken == ["default"]
 
 
 # django.test.TestCase
