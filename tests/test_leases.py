@@ -29,7 +29,7 @@ def test_nobody_is_killed_while_leases_are_renewed():
     fence = Fence(Contact(), 1.0, lambda: [process.pid], lambda silence: None)
     fence._contact.silence = lambda: 0.4
     fence.start()
-    fence._stop.wait(0.5)
+    fence._stopped.wait(0.5)
     assert process.poll() is None
     fence.stop()
     fence.join()

@@ -75,13 +75,14 @@ class Fence(threading.Thread):
         self._limit = max(lease - MARGIN, lease / 2)
         self._holders = holders
         self._fenced = fenced
-        self._stop = threading.Event()
+        # Not _stop, which is a method of Thread before Python 3.13.
+        self._stopped = threading.Event()
         #: Processes that were killed here: their tasks are innocent.
         self.killed: set[int] = set()
         self._tick = max(0.1, min(1.0, lease / 20))
 
     def run(self) -> None:
-        while not self._stop.wait(self._tick):
+        while not self._stopped.wait(self._tick):
             silence = self._contact.silence()
             if silence < self._limit:
                 continue
@@ -94,4 +95,4 @@ class Fence(threading.Thread):
                     os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stopped.set()
