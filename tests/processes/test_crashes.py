@@ -209,6 +209,7 @@ def test_that_test_fails_without_the_fence(start_worker, tmp_path):
     assert outcome_of_a_stopped_worker(start_worker, tmp_path, settings) == "first"
 
 
+@pytest.mark.skipif(SECONDS < 30, reason="A long run: see BGTASKS_CRASH_SECONDS.")
 def test_workers_that_are_stopped_past_their_leases_overwrite_nothing(start_worker):
     crashes = Crashes(start_worker, stops=True)
     crashes.run(SECONDS * 1.5, 400)
