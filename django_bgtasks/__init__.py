@@ -13,7 +13,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
     from .compat import task_enqueued, task_finished, task_started
-    from .context import DatabaseTaskContext, current
+    from .context import DatabaseTaskContext, carry, current
     from .definition import DatabaseTask, task
     from .results import DatabaseTaskResult
     from .signals import enqueue_on, task_committed
@@ -26,6 +26,7 @@ _HOMES = {
     "DatabaseTaskResult": "results",
     "DummyBackend": "standins",
     "ImmediateBackend": "standins",
+    "carry": "context",
     "current": "context",
     "enqueue_on": "signals",
     "task": "definition",
@@ -43,6 +44,7 @@ __all__ = [
     "DummyBackend",
     "ImmediateBackend",
     "__version__",
+    "carry",
     "current",
     "enqueue_on",
     "task",

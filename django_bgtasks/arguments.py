@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .exceptions import ArgumentsTooLarge, InvalidArguments
@@ -140,9 +140,43 @@ def _located(name: str, path: tuple[Any, ...]) -> str:
     return name + "".join(f"[{step!r}]" for step in path)
 
 
-def encode_result(task_name: str, value: Any, limit: int) -> str:
+#: Hidden values of fewer characters are not looked for: they stand in any text.
+SHORTEST_SECRET = 4
+MASK = "••••"
+
+
+def secrets_in(value: Any) -> list[str]:
+    """Return the texts and numbers in a JSON value that are long enough to be told from others."""
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in secrets_in(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in secrets_in(item)]
+    text = str(value)
+    return [text] if len(text) >= SHORTEST_SECRET and not isinstance(value, bool) else []
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return text with each secret masked, also as repr(), JSON, bytes or one line show it."""
+    forms = {
+        form
+        for secret in secrets
+        for form in (
+            secret,
+            repr(secret)[1:-1],
+            json.dumps(secret)[1:-1],
+            repr(secret.encode("utf-8", "surrogatepass"))[2:-1],
+            " ".join(secret.split()),
+        )
+        if len(form) >= SHORTEST_SECRET
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
+
+
+def encode_result(what: str, value: Any, limit: int) -> str:
     """
-    Return a task's return value as JSON.
+    Return what a task or a step returned as JSON; what names it, such as "sum_up()".
 
     Raise ValueError with a text for the task's page if it can't be stored.
     """
@@ -152,14 +186,14 @@ def encode_result(task_name: str, value: Any, limit: int) -> str:
         where = _located("value", problem.path)
         within = f" has, at {where}, one that" if problem.path else ""
         raise ValueError(
-            f"{task_name}() returned a value that{within} {problem.what}. "
+            f"{what} returned a value that{within} {problem.what}. "
             f"{_advice(where, problem.advice, 'Return')}"
         ) from None
     except RecursionError:
-        raise ValueError(f"{task_name}() returned a value that is nested too deeply.") from None
+        raise ValueError(f"{what} returned a value that is nested too deeply.") from None
     if len(encoded) > limit:
         raise ValueError(
-            f"{task_name}() returned {len(encoded):,} bytes of JSON; at most {limit:,} are "
+            f"{what} returned {len(encoded):,} bytes of JSON; at most {limit:,} are "
             "stored (OPTIONS['MAX_RESULT_SIZE']). Store the data and return its id."
         )
     return encoded
@@ -208,6 +242,26 @@ class Signature:
             for p in parameters
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         )
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that have a name of their own."""
+        return [
+            name
+            for name, parameter in self._signature.parameters.items()
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether there is a **kwargs."""
+        return any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values())
+
+    def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all arguments of a call that fits by their names, defaults included."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise InvalidArguments unless the function can be called so."""

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router, transaction
-from django.utils import timezone
 from django.utils.functional import cached_property
 
 from . import conf
-from .arguments import Signature
-from .compat import (
-    TASKS_LOGGER,
-    BaseTaskBackend,
-    InvalidTask,
-    task_enqueued,
-)
+from .compat import BaseTaskBackend, InvalidTask, task_enqueued
 from .definition import Call, DatabaseTask, args_and_kwargs
 from .exceptions import TablesMissing
-from .ids import new_id
 from .signals import task_committed
-from .states import LiveStatus
-
-_framework_logger = logging.getLogger(TASKS_LOGGER)
 
 
 class DatabaseBackend(BaseTaskBackend):
@@ -97,74 +84,28 @@ class DatabaseBackend(BaseTaskBackend):
     def _enqueue(
         self, task: Any, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
     ) -> list[Any]:
-        from . import transitions, wakeups
-        from .results import Commitment, build_result
+        from . import wakeups
+        from .batch import Batch
 
         if isinstance(task, DatabaseTask) and task.backend == self.alias:
             # All else was checked when the Task was made; the settings may have changed since.
             self._check_queue(task)
-            signature = task.signature
-            options = json.dumps(dict(task.overrides)) if task.overrides else None
         else:
             self.validate_task(task)
-            signature = Signature(task.func, takes_context=task.takes_context)
-            options = None
-        now = timezone.now()
-        later = task.run_after is not None and task.run_after > now
-        state = LiveStatus.SCHEDULED.value if later else LiveStatus.READY.value
         database = self.database
-        operations = _operations_for(database)
-        run_after = operations.time_to_db(task.run_after)
-        fixed = (
-            task.module_path,
-            task.queue_name,
-            task.priority,
-            -task.priority,
-            self.alias,
-            state,
-            operations.time_to_db(now),
-            run_after,
-            run_after if later else None,
-            options,
-        )
-        limit = self.conf.max_argument_size
-        rows, results = [], []
-        # One for all: they commit together.
-        commitment = Commitment(done=False)
-        for args, kwargs in calls:
-            signature.bind(args, kwargs)
-            own_args, own_kwargs, args_json, kwargs_json = signature.encode(args, kwargs, limit)
-            task_id = new_id()
-            rows.append((operations.id_to_db(task_id), *fixed, args_json, kwargs_json))
-            results.append(
-                build_result(
-                    task=task,
-                    id=task_id,
-                    state=state,
-                    enqueued_at=now,
-                    args=own_args,
-                    kwargs=own_kwargs,
-                    backend=self.alias,
-                    database=database,
-                    commitment=commitment,
-                )
-            )
+        batch = Batch(task, calls, alias=self.alias, database=database, conf=self.conf)
 
         def committed() -> None:
-            commitment.done = True
+            batch.commitment.done = True
             if task_committed.receivers:
-                for result in results:
+                for result in batch.created:
                     task_committed.send_robust(type(self), task_result=result)
-            if not later:
+            if not batch.later:
                 wakeups.wake(database, task.queue_name)
 
         def write() -> None:
             try:
-                if len(rows) > 1:
-                    with transaction.atomic(using=database):
-                        transitions.enqueue(database, rows)
-                else:
-                    transitions.enqueue(database, rows)
+                batch.write()
             except DatabaseError as error:
                 raise_if_tables_are_missing(error, database)
                 raise
@@ -183,13 +124,13 @@ class DatabaseBackend(BaseTaskBackend):
             transaction.on_commit(write_after_commit, using=callers)
         try:
             if task_enqueued.has_listeners(type(self)):
-                for result in results:
+                for result in batch.created:
                     task_enqueued.send(type(self), task_result=result)
         finally:
             # Under autocommit too, task_committed follows task_enqueued.
             if callers is None:
                 announce()
-        return results
+        return batch.results
 
     def _callers_alias(self) -> str | None:
         """
@@ -223,19 +164,6 @@ class DatabaseBackend(BaseTaskBackend):
         from .checks import check_backend
 
         return check_backend(self)
-
-
-def _is_heard(signal: Any) -> bool:
-    """Say whether a signal has receivers besides Django's, whose logger is silent mostly."""
-    return len(signal.receivers) > 1 or (
-        bool(signal.receivers) and _framework_logger.isEnabledFor(logging.DEBUG)
-    )
-
-
-def _operations_for(alias: str) -> Any:
-    from .db import operations_for
-
-    return operations_for(alias)
 
 
 def raise_if_tables_are_missing(error: DatabaseError, alias: str) -> None:

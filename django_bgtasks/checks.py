@@ -15,8 +15,9 @@ from django.core.management import get_commands
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import DatabaseError
 
-from . import conf
+from . import conf, encryption
 from .compat import HAS_DJANGO_TASKS, task_backends
+from .definition import DatabaseTask, former_paths
 
 if TYPE_CHECKING:
     from .backend import DatabaseBackend
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def register() -> None:
     """Register the checks that belong to no single backend."""
     checks.register(check_commands)
+    checks.register(check_aliases)
     checks.register(check_databases, checks.Tags.database)
 
 
@@ -76,6 +78,7 @@ def check_backend(backend: DatabaseBackend) -> list[checks.CheckMessage]:
         )
     if any(message.id == "bgtasks.E002" for message in found):
         return found
+    found += _check_keys(backend)
     found += _shared_queues(backend)
     found += _check_alias(backend.database)
     return found
@@ -94,6 +97,25 @@ def _shared_queues(backend: DatabaseBackend) -> Iterable[checks.CheckMessage]:
                 hint="Give each backend queue names of its own.",
                 id="bgtasks.E005",
             )
+
+
+def _check_keys(backend: DatabaseBackend) -> Iterable[checks.CheckMessage]:
+    """Check ENCRYPTION_KEYS; keys are told by their places, never shown."""
+    keys = backend.conf.encryption_keys
+    where = f"TASKS[{backend.alias!r}]['OPTIONS']['ENCRYPTION_KEYS']"
+    if keys and not encryption.is_available():
+        yield checks.Error(
+            f"{where} needs the package cryptography, which is not installed.",
+            hint=f"Type: {encryption.INSTALL}",
+            id="bgtasks.E008",
+        )
+    for place in encryption.bad_keys(keys):
+        yield checks.Error(
+            f"{where}[{place}] is no Fernet key, which is 32 bytes in URL-safe base64.",
+            hint=f"To make one, type: {encryption.MAKE_A_KEY} "
+            "(It needs the extra django-bgtasks[encryption].)",
+            id="bgtasks.E008",
+        )
 
 
 def _check_alias(alias: str) -> Iterable[checks.CheckMessage]:
@@ -187,6 +209,56 @@ def ask_database(alias: str) -> Iterable[checks.CheckMessage]:
             hint="Use MariaDB 10.6, MySQL 8.0.11, PostgreSQL 14, or later.",
             id="bgtasks.E006",
         )
+
+
+def check_aliases(**kwargs: Any) -> list[checks.CheckMessage]:
+    """
+    Say where @task(aliases=...) leaves open, or takes away, what a path means.
+
+    Looks at the modules that are imported; bgtasks check imports all of them first.
+    """
+    if not former_paths:
+        return []
+    tasks = _loaded_tasks()
+    claims: dict[str, list[str]] = {}
+    for path in sorted(tasks):
+        for alias in dict.fromkeys(tasks[path].aliases):
+            claims.setdefault(alias, []).append(path)
+    found: list[checks.CheckMessage] = []
+    for alias, claimants in sorted(claims.items()):
+        if len(claimants) > 1:
+            found.append(
+                checks.Error(
+                    f"{', '.join(claimants)} each have {alias!r} in aliases: tasks that were "
+                    "enqueued under that path would run whichever was imported last.",
+                    hint="Keep the alias with the task that it belongs to.",
+                    id="bgtasks.E009",
+                )
+            )
+        if alias in tasks:
+            found.append(
+                checks.Error(
+                    f"{claimants[0]} has {alias!r} in aliases, but that task exists: it would "
+                    f"never run, {claimants[0]} would instead.",
+                    hint="Take the alias away, or rename the task that exists.",
+                    id="bgtasks.E009",
+                )
+            )
+    return found
+
+
+def _loaded_tasks() -> dict[str, DatabaseTask]:
+    """Return the tasks in the modules that are imported by the paths that lead to them."""
+    tasks: dict[str, DatabaseTask] = {}
+    for module in list(sys.modules.values()):
+        for value in list(getattr(module, "__dict__", {}).values()):
+            # type(), since isinstance() would have lazy objects evaluate themselves.
+            if issubclass(type(value), DatabaseTask):
+                home = sys.modules.get(value.func.__module__)
+                # What .using() made is no task of its own.
+                own = getattr(home, value.func.__name__, value)
+                tasks[value.module_path] = own if isinstance(own, DatabaseTask) else value
+    return tasks
 
 
 def check_commands(**kwargs: Any) -> list[checks.CheckMessage]:

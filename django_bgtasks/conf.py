@@ -77,6 +77,8 @@ class Option:
     meaning: str
     problem: Callable[[Any], str | None]
     optional: bool = False
+    #: Whether no message shows its value.
+    secret: bool = False
 
 
 OPTIONS: dict[str, Option] = {
@@ -165,11 +167,37 @@ OPTIONS: dict[str, Option] = {
             _whole(1),
         ),
         Option(
-            "UNKNOWN_TASK_GRACE",
-            86_400.0,
+            "GRACE",
+            10.0,
             "seconds",
-            "How long a task that this code doesn't know is put off before it fails.",
+            "How long after its timeout, or a forced cancel, a task may take to end before "
+            "its process is killed.",
             _seconds(0),
+        ),
+        Option(
+            "CAPTURE_LOG",
+            16_384,
+            "characters",
+            "How much of what a task logs is kept with its attempt. 0: nothing.",
+            _whole(0),
+        ),
+        Option(
+            "ENCRYPTION_KEYS",
+            (),
+            "",
+            "Fernet keys: arguments, results and steps are stored encrypted with the first; "
+            "the others decrypt what is older.",
+            _names,
+            secret=True,
+        ),
+        Option(
+            "UNKNOWN_TASK_GRACE",
+            None,
+            "seconds",
+            "How long a task that this code doesn't know is put off before it fails. "
+            "None: for ever.",
+            _seconds(0),
+            optional=True,
         ),
         Option(
             "RETAIN_SUCCESSFUL",
@@ -244,7 +272,10 @@ class Options:
     shutdown_timeout: float
     listen: bool
     max_lost: int
-    unknown_task_grace: float
+    grace: float
+    capture_log: int
+    encryption_keys: tuple[str, ...]
+    unknown_task_grace: float | None
     retain_successful: float | None
     retain_failed: float | None
     recycle_tasks: int | None
@@ -272,5 +303,6 @@ def problems(alias: str, given: Mapping[str, Any]) -> list[str]:
                 f"{suggestion(str(name).upper(), OPTIONS)}"
             )
         elif not (value is None and option.optional) and (problem := option.problem(value)):
-            found.append(f"TASKS[{alias!r}]['OPTIONS'][{name!r}] {problem}, not {value!r}.")
+            shown = f"not a {type(value).__name__}" if option.secret else f"not {value!r}"
+            found.append(f"TASKS[{alias!r}]['OPTIONS'][{name!r}] {problem}, {shown}.")
     return found

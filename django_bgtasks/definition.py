@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, overload
+from functools import lru_cache
+from inspect import iscoroutinefunction
+from typing import Any, Literal, overload
 
 from django.utils import timezone
 
+from . import policies
 from .arguments import Signature
 from .compat import (
     DEFAULT_TASK_BACKEND_ALIAS,
@@ -16,21 +19,45 @@ from .compat import (
     DEFAULT_TASK_QUEUE_NAME,
     InvalidTask,
     Task,
+    TaskContext,
     task_backends,
 )
 from .conf import suggestion
+from .context import DatabaseTaskContext
 from .retries import RetryPolicy, checked_backoff, names_of
 
 #: Options of ours that .using() may change; they are stored with the row.
-POLICY_OPTIONS = ("max_attempts", "backoff", "retry_on", "give_up_on", "on_lost")
+POLICY_OPTIONS = (
+    "max_attempts",
+    "backoff",
+    "retry_on",
+    "give_up_on",
+    "on_lost",
+    "timeout",
+    "grace",
+    "expires",
+    "unique",
+    "unique_while",
+    "unique_for",
+    "on_conflict",
+    "concurrency",
+    "rate",
+    "fair",
+    "atomic",
+    "labels",
+)
+#: Options of ours that belong to the function, whatever the call.
+FIXED_OPTIONS = ("hide_args", "aliases")
+_UNIQUE_OPTIONS = ("unique", "unique_while", "unique_for", "on_conflict")
 
 Call = Mapping[str, Any] | tuple[Any, ...]
+Duration = float | timedelta | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DatabaseTask(Task):
     """
-    A Task of DatabaseBackend.
+    A Task of DatabaseBackend. Durations are seconds or timedeltas; None is none.
 
     max_attempts: how often it is run at most if it raises; 1 never retries.
     backoff: the pause before another attempt: "exponential", seconds, a list
@@ -38,6 +65,21 @@ class DatabaseTask(Task):
     retry_on, give_up_on: exception classes that are, and are not, worth
         another attempt.
     on_lost: "retry" or "fail", when the process that runs it dies.
+    timeout: how long an attempt may take; then TaskTimeout is raised in it.
+    grace: how long after that its process is killed; None: OPTIONS["GRACE"].
+    expires: how long after it is due it is still worth starting.
+    unique: a key such as "feed:{feed_id}"; a second task of the key is not made.
+    unique_while: "running", until the first ends, or "waiting", until it starts.
+    unique_for: for this long after the enqueue, whatever became of the first.
+    on_conflict: "return" the first's result, "replace" its arguments and time
+        while it waits, or "refuse" with DuplicateTask.
+    concurrency: how many run at once on all workers: 3, or ("key:{a}", 3).
+    rate: how many start in a time: "100/m", ("key:{a}", "100/m", burst).
+    fair: a key such as "{tenant}" whose values take turns.
+    atomic: its database work, its result and what it enqueues commit together.
+    labels: texts to find it by.
+    hide_args: arguments that are never shown.
+    aliases: paths at which earlier versions of the code had it.
     """
 
     max_attempts: int = 1
@@ -45,34 +87,125 @@ class DatabaseTask(Task):
     retry_on: tuple[Any, ...] = (Exception,)
     give_up_on: tuple[Any, ...] = ()
     on_lost: str = "retry"
+    timeout: Duration = None
+    grace: Duration = None
+    expires: Duration = None
+    unique: str | None = None
+    unique_while: str | None = None
+    unique_for: Duration = None
+    on_conflict: str | None = None
+    concurrency: Any = None
+    rate: Any = None
+    fair: str | None = None
+    atomic: bool = False
+    labels: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    hide_args: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     # What .using() changed of POLICY_OPTIONS.
-    overrides: tuple[tuple[str, Any], ...] = ()
+    overrides: tuple[tuple[str, Any], ...] = field(default=(), hash=False)
+    # What is carried to the run: .using(metadata=...).
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
 
     # No zero-argument super(): the bases have slots, and dataclass makes them anew.
     def __post_init__(self) -> None:
-        self._check_options()
         Task.__post_init__(self)
+        try:
+            checked = self._checked_options()
+        except policies.BadOption as error:
+            raise InvalidTask(f"{self.func.__name__}(): {error}") from None
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
-    def _check_options(self) -> None:
-        if (
-            not isinstance(self.max_attempts, int)
-            or isinstance(self.max_attempts, bool)
-            or self.max_attempts < 1
+    def __repr__(self) -> str:
+        # Not all of the options: metadata may hold what no log should.
+        return f"<{type(self).__name__} {self.module_path}>"
+
+    def _checked_options(self) -> dict[str, Any]:
+        """Return the options in their canonical form. Raise InvalidTask or BadOption."""
+        if not (
+            isinstance(self.max_attempts, int)
+            and not isinstance(self.max_attempts, bool)
+            and 1 <= self.max_attempts <= policies.MOST
         ):
             raise InvalidTask(
-                f"max_attempts must be a whole number of at least 1, not {self.max_attempts!r}."
+                "max_attempts must be a whole number of at least 1 and at most "
+                f"{policies.MOST:,}, not {self.max_attempts!r}."
             )
         try:
-            backoff = checked_backoff(self.backoff)
+            checked: dict[str, Any] = {"backoff": checked_backoff(self.backoff)}
         except ValueError as error:
             raise InvalidTask(str(error)) from None
         if self.on_lost not in ("retry", "fail"):
             raise InvalidTask(f"on_lost must be 'retry' or 'fail', not {self.on_lost!r}.")
-        classes = {}
         for name in ("retry_on", "give_up_on"):
-            classes[name] = _checked_classes(name, getattr(self, name))
-        for name, value in (("backoff", backoff), *classes.items()):
-            object.__setattr__(self, name, value)
+            checked[name] = _checked_classes(name, getattr(self, name))
+        for name in ("timeout", "expires", "unique_for"):
+            value = getattr(self, name)
+            checked[name] = None if value is None else policies.in_seconds(name, value)
+        if self.grace is not None:
+            if self.timeout is None:
+                raise policies.BadOption("grace says nothing without timeout=....")
+            checked["grace"] = policies.in_seconds("grace", self.grace, zero=True)
+        if not isinstance(self.atomic, bool):
+            raise policies.BadOption(f"atomic must be True or False, not {self.atomic!r}.")
+        if self.atomic and iscoroutinefunction(self.func):
+            raise policies.BadOption(
+                "atomic=True needs a function without async: Django's transactions are "
+                "synchronous. Call what is asynchronous by asgiref.sync.async_to_sync, or use "
+                "context.astep()."
+            )
+        policies.check_unique({name: getattr(self, name) for name in _UNIQUE_OPTIONS})
+        checked["labels"] = policies.checked_labels(self.labels)
+        for name in ("concurrency", "rate"):
+            if isinstance(getattr(self, name), list):
+                checked[name] = tuple(getattr(self, name))
+        signature = self.signature
+        names = None if signature.takes_any else signature.names
+        checked["hide_args"] = policies.checked_names(
+            "hide_args", self.hide_args, self.func.__name__, names
+        )
+        checked["aliases"] = policies.checked_aliases(self.aliases, self.module_path)
+        self.__dict__["_marks"] = self._made_marks()
+        return checked
+
+    def _made_marks(self) -> policies.Marks:
+        name, path, names = self.func.__name__, self.module_path, self.signature.names
+        unique = fair = concurrency = rate = None
+        if self.unique is not None:
+            unique = policies.KeyTemplate("unique", self.unique, name, names)
+        if self.fair is not None:
+            fair = policies.KeyTemplate("fair", self.fair, name, names)
+            if not fair.names:
+                raise policies.BadOption(
+                    f"fair={self.fair!r} names no argument; all tasks would be of one key."
+                )
+        if self.concurrency is not None:
+            concurrency = policies.concurrency_of(self.concurrency, path, name, names)
+        if self.rate is not None:
+            rate = policies.rate_of(self.rate, path, name, names)
+        return policies.Marks(path, unique, concurrency, rate, fair, hidden=self.hide_args)
+
+    @property
+    def marks(self) -> policies.Marks:
+        """The keys that an enqueue writes down; false where there is none."""
+        marks = self.__dict__.get("_marks")
+        if marks is None:
+            marks = self.__dict__["_marks"] = self._made_marks()
+        return marks
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an enqueue writes down no option of ours."""
+        plain = self.__dict__.get("_plain")
+        if plain is None:
+            options = (self.overrides, self.labels, self.marks, self.expires)
+            plain = self.__dict__["_plain"] = not any(options)
+        return plain
+
+    @property
+    def unique_during(self) -> str:
+        """How long a unique key is taken: "waiting", "running" or "period"."""
+        return policies.unique_during({name: getattr(self, name) for name in _UNIQUE_OPTIONS})
 
     @property
     def policy(self) -> RetryPolicy:
@@ -93,10 +226,14 @@ class DatabaseTask(Task):
         """The parameters of the function without the context."""
         signature = self.__dict__.get("_signature")
         if signature is None:
-            signature = self.__dict__["_signature"] = Signature(
-                self.func, takes_context=self.takes_context
-            )
+            signature = self.__dict__["_signature"] = _signature_of(self.func, self.takes_context)
         return signature
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function; a plain TaskContext is given the methods of ours."""
+        if self.takes_context and args and type(args[0]) is TaskContext:
+            args = (DatabaseTaskContext(task_result=args[0].task_result), *args[1:])
+        return Task.call(self, *args, **kwargs)
 
     def using(
         self,
@@ -106,13 +243,15 @@ class DatabaseTask(Task):
         run_after: datetime | timedelta | None = None,
         backend: str | None = None,
         delay: timedelta | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> DatabaseTask:
         """
         Return a Task with other options; None leaves an option as it is.
 
         run_after is an aware datetime, or a timedelta from now; delay is
-        another name for the latter, in seconds or as a timedelta.
+        another name for the latter, in seconds or as a timedelta. metadata is
+        carried to the run, as context.metadata.
         """
         changes: dict[str, Any] = {
             name: value
@@ -133,10 +272,17 @@ class DatabaseTask(Task):
             raise TypeError(f"run_after must be a datetime or a timedelta, not {run_after!r}.")
         if run_after is not None:
             changes["run_after"] = run_after
+        if metadata is not None:
+            changes["metadata"] = {**(self.metadata or {}), **metadata}
         overrides = dict(self.overrides)
         for name, value in options.items():
+            if name in FIXED_OPTIONS:
+                raise TypeError(f"using() can't change {name!r}, which belongs to the function.")
             if name not in POLICY_OPTIONS:
-                known = (*POLICY_OPTIONS, "priority", "queue_name", "run_after", "backend", "delay")
+                known = (
+                    *POLICY_OPTIONS,
+                    *("priority", "queue_name", "run_after", "backend", "delay", "metadata"),
+                )
                 raise TypeError(
                     f"using() got an unexpected option {name!r}.{suggestion(name, known)}"
                 )
@@ -149,6 +295,8 @@ class DatabaseTask(Task):
                     f"using({name}=...) is stored with the task and can't be a function. "
                     "Give the function to @task."
                 )
+            if isinstance(value, timedelta):
+                value = value.total_seconds()
             changes[name] = overrides[name] = tuple(value) if isinstance(value, list) else value
         changes["overrides"] = tuple(sorted(overrides.items()))
         return replace(self, **changes)
@@ -182,6 +330,12 @@ class DatabaseTask(Task):
 
     def __deepcopy__(self, memo: Any) -> DatabaseTask:
         return self
+
+
+@lru_cache(maxsize=4096)
+def _signature_of(func: Callable[..., Any], takes_context: bool) -> Signature:
+    # Each .using() makes a task anew.
+    return Signature(func, takes_context=takes_context)
 
 
 def _rebuild(cls: type[DatabaseTask], kwargs: dict[str, Any]) -> DatabaseTask:
@@ -240,7 +394,7 @@ def unchecked(func: Callable[..., Any]) -> DatabaseTask:
     """Return a task of func with all defaults, whatever the backends say of it."""
     made = object.__new__(DatabaseTask)
     for f in fields(DatabaseTask):
-        value = f.default
+        value = {} if f.name == "labels" else f.default
         if f.name == "func":
             value = func
         elif f.name in _BASE_DEFAULTS:
@@ -274,7 +428,21 @@ def task(
     backoff: str | float | list[float] | tuple[float, ...] | Callable[..., float] = ...,
     retry_on: type[BaseException] | Iterable[type[BaseException]] = ...,
     give_up_on: type[BaseException] | Iterable[type[BaseException]] = ...,
-    on_lost: str = ...,
+    on_lost: Literal["retry", "fail"] = ...,
+    timeout: Duration = ...,
+    grace: Duration = ...,
+    expires: Duration = ...,
+    unique: str | None = ...,
+    unique_while: Literal["running", "waiting"] | None = ...,
+    unique_for: Duration = ...,
+    on_conflict: Literal["return", "replace", "refuse"] | None = ...,
+    concurrency: int | tuple[str, int] | None = ...,
+    rate: str | tuple[str, str] | tuple[str, str, int] | None = ...,
+    fair: str | None = ...,
+    atomic: bool = ...,
+    labels: Mapping[str, Any] = ...,
+    hide_args: str | Iterable[str] = ...,
+    aliases: str | Iterable[str] = ...,
 ) -> Callable[[Callable[..., Any]], DatabaseTask]: ...
 
 
@@ -282,39 +450,34 @@ def task(
     function: Callable[..., Any] | None = None,
     /,
     *,
-    priority: int = DEFAULT_TASK_PRIORITY,
-    queue_name: str = DEFAULT_TASK_QUEUE_NAME,
     backend: str = DEFAULT_TASK_BACKEND_ALIAS,
-    takes_context: bool = False,
-    max_attempts: int = 1,
-    backoff: str | float | list[float] | tuple[float, ...] | Callable[..., float] = "exponential",
-    retry_on: type[BaseException] | Iterable[type[BaseException]] = (Exception,),
-    give_up_on: type[BaseException] | Iterable[type[BaseException]] = (),
-    on_lost: str = "retry",
+    **options: Any,
 ) -> DatabaseTask | Callable[[Callable[..., Any]], DatabaseTask]:
     """
     Make a task of a function, as django.tasks.task does, with DatabaseTask's options.
 
     The same on Django 5.2, 6.0 and 6.1. With a backend that is not ours, the
-    task is valid there, too, and the options of ours say nothing.
+    task is valid there, too, and the options of ours say nothing. Raise
+    TypeError for an option that is unknown, InvalidTask for one that is wrong.
     """
+    for name in options:
+        if name not in _TASK_OPTIONS:
+            raise TypeError(
+                f"@task got an unexpected option {name!r}.{suggestion(name, _TASK_OPTIONS)}"
+            )
 
     def decorate(func: Callable[..., Any]) -> DatabaseTask:
         task_class = task_backends[backend].task_class
         if not issubclass(task_class, DatabaseTask):
             task_class = DatabaseTask
-        return task_class(
-            func=func,
-            priority=priority,
-            queue_name=queue_name,
-            backend=backend,
-            takes_context=takes_context,
-            run_after=None,
-            max_attempts=max_attempts,
-            backoff=backoff,
-            retry_on=retry_on,  # type: ignore[arg-type]
-            give_up_on=give_up_on,  # type: ignore[arg-type]
-            on_lost=on_lost,
-        )
+        made = task_class(**{**_BASE_DEFAULTS, **options, "func": func, "backend": backend})
+        for path in made.aliases:
+            former_paths[path] = made.module_path
+        return made
 
     return decorate if function is None else decorate(function)
+
+
+_TASK_OPTIONS = ("priority", "queue_name", "takes_context", *POLICY_OPTIONS, *FIXED_OPTIONS)
+#: Where tasks have moved to, by the path that @task(aliases=...) names.
+former_paths: dict[str, str] = {}

@@ -43,3 +43,58 @@ class UnknownTask(Exception):
 
 class WrongState(Exception):
     """The transition asked for doesn't start from the state that the task is in."""
+
+
+class DuplicateTask(Exception):
+    """
+    A task of the same unique key waits, runs, or was enqueued within the period.
+
+    result is that one's.
+    """
+
+    def __init__(self, message: str, result: object) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class TaskInterrupted(BaseException):
+    """
+    What is raised in a task that shall end. Catch it to clean up; raise it again.
+
+    No Exception, so that a loop that logs each Exception and goes on ends, too.
+    """
+
+
+class TaskTimeout(TaskInterrupted):
+    """The attempt takes longer than its timeout."""
+
+
+class CancelRequested(TaskInterrupted):
+    """The task is to be cancelled."""
+
+
+class ClaimLost(TaskInterrupted):
+    """Others have taken the task over: nothing that this attempt does counts any more."""
+
+
+class RetryRequested(TaskInterrupted):
+    """
+    context.retry() or context.snooze() was called.
+
+    delay is in seconds, None for the task's own backoff; spends_attempt says
+    whether this counts against max_attempts.
+    """
+
+    def __init__(self, delay: float | None, reason: str, *, spends_attempt: bool) -> None:
+        super().__init__(reason)
+        self.delay = delay
+        self.reason = reason
+        self.spends_attempt = spends_attempt
+
+
+class StepFailed(Exception):
+    """A step can't be kept: its name was used before in this attempt, or its value isn't JSON."""
+
+
+class Undecipherable(Exception):
+    """A stored value is encrypted with a key that isn't in OPTIONS["ENCRYPTION_KEYS"]."""

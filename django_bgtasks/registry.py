@@ -12,7 +12,7 @@ from django.apps import apps
 from django.conf import settings
 
 from .compat import DEFAULT_TASK_BACKEND_ALIAS, InvalidTaskBackend, Task, task_backends
-from .definition import DatabaseTask, unchecked, unvalidated
+from .definition import POLICY_OPTIONS, DatabaseTask, former_paths, unchecked, unvalidated
 from .exceptions import UnknownTask
 
 _found: dict[str, Any] = {}
@@ -28,10 +28,10 @@ def resolve(
     project's own package, or if modules (OPTIONS["TASK_MODULES"]) name it: a
     row must not be able to have anything imported. Raise UnknownTask.
     """
-    found = _found.get(path)
+    new_path = (aliases or {}).get(path) or former_paths.get(path, path)
+    found = _found.get(new_path)
     if found is not None:
         return found
-    new_path = (aliases or {}).get(path, path)
     module_path, _, name = new_path.rpartition(".")
     module = sys.modules.get(module_path)
     if module is None and _may_import(module_path, modules):
@@ -44,7 +44,7 @@ def resolve(
     if not isinstance(found, Task):
         what = "" if found is None else f" What stands there is no Task but {type(found).__name__}."
         raise UnknownTask(f"No task {path!r}.{what} Was it renamed? Add it to OPTIONS['ALIASES'].")
-    _found[path] = found
+    _found[new_path] = found
     return found
 
 
@@ -94,7 +94,11 @@ def restore(path: str, options: Mapping[str, Any] | None, **changes: Any) -> Any
     except Exception:  # Whatever a module raises while it is imported.
         found = _missing(path)
     if options and isinstance(found, DatabaseTask):
-        overrides = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+        overrides = {
+            key: tuple(v) if isinstance(v, list) else v
+            for key, v in options.items()
+            if key in POLICY_OPTIONS
+        }
         changes.update(overrides, overrides=tuple(sorted(overrides.items())))
     if all(getattr(found, name) == value for name, value in changes.items()):
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,14 @@ from django.utils import timezone
 from . import registry
 from .compat import (
     TASK_REFRESH_ATTRS,
+    InvalidTaskBackend,
     TaskError,
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
+    task_backends,
 )
+from .encryption import UNREADABLE, opened, readable
 from .exceptions import (
     TaskCancelled,
     TaskFailed,
@@ -54,7 +57,7 @@ class Commitment:
         return type(None), ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
     """
     A TaskResult of DatabaseBackend.
@@ -68,10 +71,29 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
     database: str = "default"
     # Who asks and how is no part of what a result says.
     commitment: Any = field(default=None, compare=False, repr=False)
+    #: False where an enqueue was given the result of the task that has its unique key.
+    created: bool = field(default=True, compare=False, repr=False)
+    # The column of this name: what progress and labels are read from.
+    notes: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # The arguments are normalised already: by enqueue, or by the database.
         pass
+
+    def __repr__(self) -> str:
+        # No arguments, values, reasons or errors: a repr ends up in logs.
+        return f"<{type(self).__name__} {self.id} {self.task.module_path} {self.state}>"
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """What the run said of its progress: {"current", "total", "message", "at"}, or None."""
+        return self.notes.get("progress") if self.notes else None
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Labels of the task, and those that runs have added."""
+        kept = self.notes.get("labels") if self.notes else None
+        return dict(getattr(self.task, "labels", {})) if kept is None else kept
 
     @property
     def admin_url(self) -> str:
@@ -86,7 +108,7 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
     def refresh(self) -> None:
         """Read the row again. Raise TaskResultDoesNotExist if it was pruned."""
         fresh = fetch_result(self.id, self.database)
-        for name in (*TASK_REFRESH_ATTRS, "state", "reason"):
+        for name in (*TASK_REFRESH_ATTRS, "state", "reason", "notes"):
             object.__setattr__(self, name, getattr(fresh, name))
 
     async def arefresh(self) -> None:
@@ -173,21 +195,27 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
             return f"{text}; it starts after {self.task.run_after.isoformat()}."
         return f"{text}."
 
-    def cancel(self, *, by: str = "") -> bool:
+    def cancel(self, *, by: str = "", why: str = "", force: bool = False) -> bool:
         """
-        Cancel the task if nobody runs it yet; say whether it is cancelled now.
+        Cancel the task; say whether it is cancelled now.
 
-        by names who asks, for the record.
+        by names who asks and why says for what reason, for the record. A task
+        that runs is only asked to end, and this returns False: it does at its
+        next context.check(), a coroutine at its next await. With force
+        CancelRequested is raised in it, and its process is killed if it has not
+        ended after its grace.
         """
         from . import transitions
 
-        moved = transitions.cancel(self.database, [self.id], by=by)
+        moved = transitions.cancel(self.database, [self.id], by=by, why=why)
+        if not moved:
+            transitions.ask_to_end(self.database, [self.id], by=by, why=why, force=force)
         self.refresh()
         return bool(moved)
 
-    async def acancel(self, *, by: str = "") -> bool:
+    async def acancel(self, *, by: str = "", why: str = "", force: bool = False) -> bool:
         """See cancel()."""
-        return await sync_to_async(self.cancel, thread_sensitive=True)(by=by)
+        return await sync_to_async(self.cancel, thread_sensitive=True)(by=by, why=why, force=force)
 
     def retry(self, *, by: str = "") -> None:
         """
@@ -199,6 +227,11 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
 
         if not transitions.retry(self.database, [self.id], by=by):
             self.refresh()
+            if self.state in (FinalStatus.FAILED, FinalStatus.CANCELLED):
+                raise WrongState(
+                    f"{self.task.name} ({self.id}) can't be retried now: another task has its "
+                    "unique key."
+                )
             raise WrongState(
                 f"Only a failed or cancelled task can be retried; {self.task.name} "
                 f"({self.id}) is {self.state.lower()}."
@@ -238,6 +271,7 @@ def build_result(
     reason: str = "",
     return_value: Any = None,
     commitment: Commitment | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> DatabaseTaskResult:
     """Return a DatabaseTaskResult; errors as they stand in the row."""
     result = DatabaseTaskResult(
@@ -262,6 +296,7 @@ def build_result(
         reason=reason,
         database=database,
         commitment=commitment,
+        notes=notes,
     )
     object.__setattr__(result, "_return_value", return_value)
     return result
@@ -277,6 +312,7 @@ def result_of(row: TaskRecord) -> DatabaseTaskResult:
         backend=row.backend,
         run_after=row.run_after,
     )
+    conf = getattr(_backend(row.backend), "conf", None)
     return build_result(
         task=task,
         id=str(row.pk),
@@ -285,15 +321,23 @@ def result_of(row: TaskRecord) -> DatabaseTaskResult:
         started_at=row.started_at,
         last_attempted_at=row.last_attempted_at,
         finished_at=getattr(row, "finished_at", None),
-        args=row.args,
-        kwargs=row.kwargs,
+        args=readable(row.args, conf, [UNREADABLE]),
+        kwargs=readable(row.kwargs, conf, {}),
         backend=row.backend,
         errors=row.errors or (),
         worker_ids=row.worker_ids,
         reason=row.reason,
-        return_value=getattr(row, "return_value", None),
+        return_value=opened(getattr(row, "return_value", None), conf),
+        notes=row.notes,
         database=row._state.db or "default",
     )
+
+
+def _backend(alias: str) -> Any:
+    try:
+        return task_backends[alias]
+    except InvalidTaskBackend:  # It was there when the task was enqueued.
+        return None
 
 
 def fetch_row(task_id: str, alias: str) -> TaskRecord:

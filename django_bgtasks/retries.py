@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .exceptions import RetryRequested, TaskTimeout
+
 #: Seconds before the second attempt of an exponential backoff, and its bound.
 EXPONENTIAL_BASE = 15.0
 EXPONENTIAL_CAP = 3600.0
@@ -62,7 +64,12 @@ class RetryPolicy:
         """
         if failures >= self.max_attempts or matches(exception, self.give_up_on):
             return None
-        if not matches(exception, self.retry_on):
+        if isinstance(exception, RetryRequested):
+            if exception.delay is not None:
+                return exception.delay
+        elif isinstance(exception, TaskTimeout) and "builtins.Exception" in self.retry_on:
+            pass  # Time is up as often by chance as anything else goes wrong.
+        elif not matches(exception, self.retry_on):
             return None
         backoff = self.backoff
         if callable(backoff):

@@ -15,6 +15,7 @@ from asgiref.sync import sync_to_async
 
 from . import compat, conf
 from .arguments import Signature
+from .context import DatabaseTaskContext, enter, leave
 from .definition import Call, DatabaseTask, args_and_kwargs
 
 
@@ -54,7 +55,28 @@ class _Contract:
 
 
 class ImmediateBackend(_Contract, compat.ImmediateBackend):  # type: ignore[misc]
-    """Runs each task at once, in the thread that enqueues it; run_after is not waited for."""
+    """
+    Runs each task at once, in the thread that enqueues it; run_after is not waited for.
+
+    The context of a task keeps nothing: steps are called, progress goes nowhere.
+    """
+
+    def _execute_task(self, task_result: Any) -> None:
+        token = enter(_Running(task_result))
+        try:
+            super()._execute_task(task_result)  # type: ignore[misc]
+        finally:
+            leave(token)
+
+
+class _Running:
+    """What current() asks for the context of the task that runs."""
+
+    def __init__(self, task_result: Any) -> None:
+        self._task_result = task_result
+
+    def context(self) -> DatabaseTaskContext:
+        return DatabaseTaskContext(task_result=self._task_result)
 
 
 class DummyBackend(_Contract, compat.DummyBackend):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,8 +18,12 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
-from .db import ClaimRequest, Ending, Exchange, operations_for
+from . import uniqueness
+from .db import ClaimedTask, ClaimRequest, Ending, Exchange, operations_for
 from .ids import new_id
+from .models.cancellation import Cancellation
+from .models.finished import FinishedTask
+from .models.limit import LimitWait
 from .models.queued import QueuedTask
 from .states import FinalStatus, LiveStatus
 
@@ -29,9 +33,36 @@ Held = tuple[str, str]
 _RETRYABLE = (FinalStatus.FAILED, FinalStatus.CANCELLED)
 
 
-def enqueue(alias: str, rows: Sequence[Sequence[Any]]) -> None:
-    """-> READY or SCHEDULED, in the caller's transaction."""
-    operations_for(alias).insert(rows)
+def enqueue(alias: str, rows: Sequence[Sequence[Any]], *, keyed: bool = False) -> None:
+    """
+    -> READY or SCHEDULED, in the caller's transaction.
+
+    rows are of INSERT_COLUMNS, with keyed of KEYED_COLUMNS.
+    """
+    operations = operations_for(alias)
+    if keyed:
+        operations.insert_keyed(rows)
+    else:
+        operations.insert(rows)
+
+
+def enqueue_waiting(alias: str, rows: Sequence[Sequence[Any]], waits: Sequence[LimitWait]) -> None:
+    """-> WAITING at a limit, in the caller's transaction; rows are of KEYED_COLUMNS."""
+    operations_for(alias).insert_keyed(rows)
+    LimitWait.objects.using(alias).bulk_create(waits, batch_size=1000)
+
+
+def replace(alias: str, task_id: str, changes: Mapping[str, Any]) -> int:
+    """
+    SCHEDULED, WAITING or READY -> SCHEDULED or READY with other arguments and time.
+
+    For the waiting task of a unique key; changes are columns, status among them.
+    """
+    return (
+        QueuedTask.objects.using(alias)
+        .filter(pk=task_id, status__in=(LiveStatus.SCHEDULED, LiveStatus.WAITING, LiveStatus.READY))
+        .update(**changes)
+    )
 
 
 def exchange(alias: str, endings: Sequence[Ending], request: ClaimRequest | None) -> Exchange:
@@ -44,18 +75,70 @@ def promote(alias: str, limit: int, *, now: datetime | None = None) -> list[str]
     return operations_for(alias).promote(limit, now=now)
 
 
-def cancel(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
+def cancel(alias: str, ids: Sequence[str], *, by: str = "", why: str = "") -> list[str]:
     """SCHEDULED, WAITING or READY -> CANCELLED; return the ids that were."""
-    reason = f"Cancelled by {by}." if by else "Cancelled."
-    return operations_for(alias).withdraw(ids, reason=reason[:255])
+    return operations_for(alias).withdraw(ids, reason=cancelled_by(by, why))
+
+
+def cancelled_by(by: str, why: str = "") -> str:
+    """Return the reason of a cancelled task: who, and why."""
+    text = f"Cancelled by {by}" if by else "Cancelled"
+    return f"{text}: {why}"[:255] if why else f"{text}."[:255]
+
+
+def ask_to_end(
+    alias: str, ids: Sequence[str], *, by: str = "", why: str = "", force: bool = False
+) -> list[str]:
+    """
+    RUNNING stays RUNNING: note that the tasks shall end, for their workers to read.
+
+    Return the ids that were running.
+    """
+    running = [
+        str(pk)
+        for pk in QueuedTask.objects.using(alias)
+        .filter(pk__in=ids, status=LiveStatus.RUNNING)
+        .values_list("pk", flat=True)
+    ]
+    requests = Cancellation.objects.using(alias)
+    now, reason = timezone.now(), cancelled_by(by, why)
+    requests.bulk_create(
+        [
+            Cancellation(task_id=pk, reason=reason, force=force, asked_at=now)
+            for pk in sorted(running)
+        ],
+        ignore_conflicts=True,
+    )
+    asked = requests.filter(task_id__in=running)
+    # What was asked by force is not taken back by a plain request.
+    asked.filter(force=force).update(reason=reason, asked_at=now)
+    if force:
+        asked.filter(force=False).update(reason=reason, force=True, asked_at=now)
+    return running
 
 
 def retry(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
-    """FAILED or CANCELLED -> READY, by hand; return the ids that were."""
+    """
+    FAILED or CANCELLED -> READY, by hand; return the ids that were.
+
+    Not where another task has the unique key now.
+    """
     from .wakeups import on_commit, wake
 
     reason = f"Retried by {by}." if by else "Retried by hand."
-    moved = operations_for(alias).move_back(ids, statuses=_RETRYABLE, reason=reason[:255])
+    with operations_for(alias).step():
+        marked = FinishedTask.objects.using(alias).filter(pk__in=ids, options__isnull=False)
+        taken = {str(row.pk) for row in marked if not uniqueness.may_return(alias, row)}
+        free = [pk for pk in ids if str(pk) not in taken]
+        moved = operations_for(alias).move_back(free, statuses=_RETRYABLE, reason=reason[:255])
+        # What was asked of the run that has ended is not asked of the next one; nor has a
+        # task that somebody wants to run now expired.
+        requests_are_done(alias, moved)
+        for row in QueuedTask.objects.using(alias).filter(pk__in=moved, options__isnull=False):
+            given: dict[str, Any] = row.options or {}
+            if "expires_at" in given:
+                options = {k: v for k, v in given.items() if k != "expires_at"}
+                QueuedTask.objects.using(alias).filter(pk=row.pk).update(options=options)
     if moved:
         rows = QueuedTask.objects.using(alias).filter(pk__in=moved)
         queues = set(rows.values_list("queue_name", flat=True))
@@ -103,11 +186,11 @@ def release_claim(alias: str, claim_id: str, *, known: Iterable[str] = ()) -> in
     return release(alias, [(pk, claim_id) for pk in sorted(lost)])
 
 
-def put_off(alias: str, held: Held, *, delay: float, reason: str) -> int:
+def put_off(alias: str, held: Held, *, delay: float, reason: str, notes: str | None = None) -> int:
     """
-    RUNNING -> SCHEDULED for a task that can't run here yet. No attempt is counted.
+    RUNNING -> SCHEDULED for a task that can't run here yet, or snoozes. No attempt is counted.
 
-    delay is in seconds.
+    delay is in seconds, notes JSON text.
     """
     operations = operations_for(alias)
     return operations.retrying(
@@ -118,17 +201,45 @@ def put_off(alias: str, held: Held, *, delay: float, reason: str) -> int:
             attempt=F("attempt") - 1,
             due_at=operations.now_expression(None) + timedelta(seconds=delay),
             reason=reason[:255],
+            **_noted(notes),
         )
     )
 
 
+def _noted(notes: str | None) -> dict[str, Any]:
+    return {} if notes is None else {"notes": json.loads(notes)}
+
+
+def note(alias: str, held: Held, notes: str) -> int:
+    """RUNNING stays RUNNING: write down its progress; notes are JSON text."""
+    return operations_for(alias).retrying(lambda: _held(alias, [held]).update(**_noted(notes)))
+
+
+def requests_to_end(alias: str, ids: Iterable[str]) -> list[tuple[str, str, bool]]:
+    """Return id, reason and force of what shall end of these tasks."""
+    requests = Cancellation.objects.using(alias).filter(task_id__in=list(ids))
+    return [(str(r.task_id), r.reason, r.force) for r in requests]
+
+
+def requests_are_done(alias: str, ids: Sequence[str]) -> None:
+    """Forget the requests to end tasks that have ended."""
+    Cancellation.objects.using(alias).filter(task_id__in=ids).delete()
+
+
 def retry_later(
-    alias: str, held: Held, *, delay: float, failures: int, errors: str, reason: str
+    alias: str,
+    held: Held,
+    *,
+    delay: float,
+    failures: int,
+    errors: str,
+    reason: str,
+    notes: str | None = None,
 ) -> int:
     """
     RUNNING -> SCHEDULED after an attempt that raised, to run again in delay seconds.
 
-    errors is the JSON text of all errors so far.
+    errors is the JSON text of all errors so far, notes JSON text.
     """
     operations = operations_for(alias)
     if delay > 0:
@@ -146,8 +257,58 @@ def retry_later(
             failures=failures,
             errors=json.loads(errors),
             reason=reason[:255],
+            **_noted(notes),
         )
     )
+
+
+def park(alias: str, waits: Sequence[LimitWait], held: Sequence[Held], *, reason: str) -> None:
+    """
+    RUNNING -> WAITING for claimed tasks that a limit has no room for.
+
+    In the caller's transaction. No attempt is counted. waits say at which keys.
+    """
+    ours = _held(alias, held)
+    ids = {str(pk) for pk in ours.values_list("pk", flat=True)}
+    ours.update(
+        status=LiveStatus.WAITING,
+        claim_id=None,
+        lease_until=None,
+        attempt=F("attempt") - 1,
+        reason=reason[:255],
+    )
+    _wait(alias, [wait for wait in waits if str(wait.task_id) in ids])
+
+
+def park_ready(alias: str, waits: Sequence[LimitWait], *, reason: str) -> None:
+    """READY -> WAITING for locked rows of a key that is full, in the caller's transaction."""
+    QueuedTask.objects.using(alias).filter(
+        pk__in=[wait.task_id for wait in waits], status=LiveStatus.READY
+    ).update(status=LiveStatus.WAITING, reason=reason[:255])
+    _wait(alias, waits)
+
+
+def _wait(alias: str, waits: Sequence[LimitWait]) -> None:
+    # A row may be left from an earlier wait of a task that was replaced or cancelled.
+    LimitWait.objects.using(alias).filter(task_id__in=[w.task_id for w in waits]).delete()
+    LimitWait.objects.using(alias).bulk_create(waits)
+
+
+def unpark(alias: str, ids: Sequence[str]) -> int:
+    """WAITING -> READY for tasks that waited at a limit, in the caller's transaction."""
+    LimitWait.objects.using(alias).filter(task_id__in=ids).delete()
+    return (
+        QueuedTask.objects.using(alias)
+        .filter(pk__in=sorted(ids), status=LiveStatus.WAITING)
+        .update(status=LiveStatus.READY, reason="")
+    )
+
+
+def hand_over(alias: str, request: ClaimRequest) -> list[ClaimedTask]:
+    """WAITING -> RUNNING for tasks that waited at a limit, in the caller's transaction."""
+    ids = list(request.candidates or ())
+    LimitWait.objects.using(alias).filter(task_id__in=ids).delete()
+    return operations_for(alias).claim_rows(request, status=LiveStatus.WAITING.value)
 
 
 #: Seconds after which, at most, a task that was lost twice runs again.
@@ -251,7 +412,63 @@ def rescue(
     return done
 
 
-def lost_error(row: QueuedTask, why: str, ended_at: datetime) -> dict[str, Any]:
+def end_overdue(
+    alias: str,
+    held: Sequence[Held],
+    *,
+    why: str,
+    pause: Callable[[QueuedTask, int], float | None],
+) -> Rescue:
+    """
+    RUNNING -> SCHEDULED, FAILED, or CANCELLED for tasks whose process was killed
+    because they did not end in time, or when they were told to.
+
+    That is a failure and no loss. pause returns the seconds until another
+    attempt by the row and its failures, None if there is none.
+    """
+    done = Rescue()
+    operations = operations_for(alias)
+    asked = dict(
+        Cancellation.objects.using(alias)
+        .filter(task_id__in=[pk for pk, _ in held])
+        .values_list("task_id", "reason")
+    )
+    for row in _held(alias, held):
+        ended = timezone.now()
+        claim, failures = str(row.claim_id), row.failures + 1
+        error = lost_error(row, why, ended, "django_bgtasks.exceptions.TaskTimeout")
+        errors = json.dumps([*(row.errors or ()), error])
+        reason = f"TaskTimeout: {why}"
+        cancelled = asked.get(row.pk)
+        delay = None if cancelled else pause(row, failures)
+        if delay is not None:
+            if retry_later(
+                alias, (str(row.pk), claim), delay=delay, failures=failures, errors=errors,
+                reason=reason,
+            ):  # fmt: skip
+                done.again.append(str(row.pk))
+            continue
+        ending = Ending(
+            id=str(row.pk),
+            claim_id=claim,
+            status=(FinalStatus.CANCELLED if cancelled else FinalStatus.FAILED).value,
+            finished_at=ended,
+            errors=errors,
+            failures=failures,
+            lost_count=row.lost_count,
+            reason=(cancelled or reason)[:255],
+        )
+        done.failed += sorted(operations.exchange([ending], None).ended)
+    requests_are_done(alias, [str(pk) for pk in asked])
+    return done
+
+
+def lost_error(
+    row: QueuedTask,
+    why: str,
+    ended_at: datetime,
+    error_class: str = "django_bgtasks.exceptions.WorkerLost",
+) -> dict[str, Any]:
     """Return the entry in errors of an attempt whose process died."""
     began = row.last_attempted_at
     return {
@@ -259,8 +476,8 @@ def lost_error(row: QueuedTask, why: str, ended_at: datetime) -> dict[str, Any]:
         "worker_id": row.worker_id,
         "started_at": began and began.astimezone(UTC).isoformat(),
         "ended_at": ended_at.astimezone(UTC).isoformat(),
-        "exception_class_path": "django_bgtasks.exceptions.WorkerLost",
-        "traceback": f"django_bgtasks.exceptions.WorkerLost: {why}\n",
+        "exception_class_path": error_class,
+        "traceback": f"{error_class}: {why}\n",
     }
 
 

@@ -44,7 +44,7 @@ everything = st.recursive(
 @given(json_values)
 def test_what_json_knows_is_left_unchanged(value):
     assert normalise(value) == value
-    assert json.loads(encode_result("f", value, 10**9)) == value
+    assert json.loads(encode_result("f()", value, 10**9)) == value
 
 
 @given(everything)
@@ -53,7 +53,7 @@ def test_what_is_accepted_survives_json_and_is_ascii(value):
         normalised = normalise(value)
     except NotJSON:
         return
-    encoded = encode_result("f", value, 10**9)
+    encoded = encode_result("f()", value, 10**9)
     assert encoded.isascii()
     assert json.loads(encoded) == normalised
     assert "\\u0000" not in encoded.replace("\\\\", "")
@@ -110,7 +110,7 @@ def test_the_depth_is_bounded():
     ],
 )
 def test_a_return_value_is_encoded(value, encoded):
-    assert encode_result("f", value, 100) == encoded
+    assert encode_result("f()", value, 100) == encoded
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_return_value_is_encoded(value, encoded):
 )
 def test_a_return_value_that_cannot_be_stored_is_explained(value, said):
     with pytest.raises(ValueError, match=r"^f") as caught:
-        encode_result("f", value, 100)
+        encode_result("f()", value, 100)
     assert str(caught.value) == said
 
 

@@ -1,7 +1,9 @@
 """Each system check by the settings that call for it."""
 
 import sqlite3
+import sys
 from contextlib import closing
+from types import ModuleType
 
 import pytest
 from django.core import checks as framework
@@ -10,8 +12,9 @@ from django.core.management.base import SystemCheckError
 from django.db import connection, connections
 from django.db.utils import ConnectionHandler
 from django.test import modify_settings, override_settings
+from django.utils.functional import SimpleLazyObject
 
-from django_bgtasks import checks
+from django_bgtasks import checks, definition
 from django_bgtasks.compat import task_backends
 from django_bgtasks.models import QueuedTask
 
@@ -159,6 +162,94 @@ def test_e006_a_database_without_skip_locked(monkeypatch):
     assert message.msg == "Database 'default' (MariaDB) knows no SKIP LOCKED."
     Features.has_select_for_update_skip_locked = True
     assert list(checks.ask_database("default")) == []
+
+
+GOOD_KEY = "A" * 43 + "="
+
+
+@pytest.mark.usefixtures("database")
+def test_e008_a_key_that_is_none_is_told_by_its_place(settings):
+    settings.TASKS = {
+        "default": backend(OPTIONS={"ENCRYPTION_KEYS": [GOOD_KEY, "guess me", "A" * 40]})
+    }
+    messages = found()
+    assert ids(messages) == ["bgtasks.E008"] * 2
+    assert messages[0].level == framework.ERROR
+    assert messages[0].msg == (
+        "TASKS['default']['OPTIONS']['ENCRYPTION_KEYS'][1] is no Fernet key, which is 32 bytes "
+        "in URL-safe base64."
+    )
+    assert "ENCRYPTION_KEYS'][2]" in messages[1].msg
+    assert "print(Fernet.generate_key().decode())" in messages[0].hint
+    assert "django-bgtasks[encryption]" in messages[0].hint
+    assert "guess me" not in str(messages)
+
+
+@pytest.mark.usefixtures("database")
+def test_e008_the_package_is_not_installed(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    assert found() == []
+    settings.TASKS = {"default": backend(OPTIONS={"ENCRYPTION_KEYS": [GOOD_KEY]})}
+    (message,) = found()
+    assert message.id == "bgtasks.E008"
+    assert message.hint == "Type: pip install 'django-bgtasks[encryption]'"
+
+
+@pytest.mark.usefixtures("database")
+def test_good_keys_are_found_good(settings):
+    settings.TASKS = {"default": backend(OPTIONS={"ENCRYPTION_KEYS": [GOOD_KEY, GOOD_KEY]})}
+    assert found() == []
+
+
+@pytest.fixture
+def task_module(monkeypatch):
+    """Return what imports a module with tasks that is made of a source."""
+    monkeypatch.setattr(definition, "former_paths", {})
+    monkeypatch.setattr(checks, "former_paths", definition.former_paths)
+
+    def make(name, source):
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(f"from django_bgtasks import task\n{source}", module.__dict__)
+
+    return make
+
+
+CLAIMS = "@task(aliases='shop.old.{old}')\ndef {name}(): pass\n"
+
+
+def test_e009_two_tasks_claim_the_same_path(task_module):
+    task_module("shop_a", CLAIMS.format(old="run", name="one"))
+    task_module("shop_b", CLAIMS.format(old="run", name="two"))
+    (message,) = checks.check_aliases()
+    assert message.id == "bgtasks.E009"
+    assert message.level == framework.ERROR
+    assert message.msg.startswith(
+        "shop_a.one, shop_b.two each have 'shop.old.run' in aliases: tasks that were enqueued"
+    )
+
+
+def test_e009_an_alias_is_the_path_of_a_task_that_exists(task_module):
+    task_module("shop.old", "@task\ndef run(): pass\n")
+    task_module("shop_a", CLAIMS.format(old="run", name="one"))
+    (message,) = checks.check_aliases()
+    assert message.id == "bgtasks.E009"
+    assert message.msg.startswith("shop_a.one has 'shop.old.run' in aliases, but that task exists")
+
+
+def test_aliases_that_mean_one_task_are_good(task_module):
+    assert checks.check_aliases() == []
+    task_module("shop_a", CLAIMS.format(old="run", name="one") + "hurried = one.using(priority=5)")
+    task_module("shop_b", CLAIMS.format(old="walk", name="two"))
+    # The old place has it still, under the same name.
+    task_module("shop.old", "from shop_a import one as run\nfrom shop_a import one")
+    assert checks.check_aliases() == []
+
+
+def test_looking_for_tasks_leaves_lazy_objects_alone(task_module):
+    task_module("shop_a", CLAIMS.format(old="run", name="one"))
+    sys.modules["shop_a"].lazy = SimpleLazyObject(lambda: pytest.fail("evaluated"))
+    assert checks.check_aliases() == []
 
 
 @pytest.mark.parametrize("mode", [None, "DEFERRED", "EXCLUSIVE"])

@@ -24,7 +24,14 @@ CASES = {
     "SHUTDOWN_TIMEOUT": ([0, 0.5, timedelta(0)], *SECONDS),
     "LISTEN": ([True, False], *BOOLEAN),
     "MAX_LOST": ([1, 100], *WHOLE),
-    "UNKNOWN_TASK_GRACE": ([0, timedelta(days=2)], *SECONDS),
+    "GRACE": ([0, 2.5, timedelta(seconds=30)], *SECONDS),
+    "CAPTURE_LOG": ([0, 100_000], *WHOLE),
+    "ENCRYPTION_KEYS": (
+        [[], ("key",), ["new", "old"]],
+        "must be a list of strings",
+        ["key", [1], None],
+    ),
+    "UNKNOWN_TASK_GRACE": ([0, timedelta(days=2), None], *SECONDS),
     "RETAIN_SUCCESSFUL": ([0, timedelta(days=2), None], *SECONDS),
     "RETAIN_FAILED": ([0, 1.5, None], *SECONDS),
     "RECYCLE_TASKS": ([1, None], *WHOLE),
@@ -61,7 +68,8 @@ def test_a_good_value_is_accepted(name, value):
 def test_a_bad_value_is_explained(name, said, value):
     (text,) = problems("mine", {name: value})
     assert text.startswith(f"TASKS['mine']['OPTIONS'][{name!r}] {said}")
-    assert text.endswith(f", not {value!r}.")
+    shown = f"a {type(value).__name__}" if OPTIONS[name].secret else repr(value)
+    assert text.endswith(f", not {shown}.")
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if not option.optional])

@@ -49,7 +49,9 @@ def test_a_task_is_frozen():
 def test_max_attempts_that_is_no_whole_number_is_refused(value):
     with pytest.raises(InvalidTask) as caught:
         task(max_attempts=value)(function)
-    assert str(caught.value) == f"max_attempts must be a whole number of at least 1, not {value!r}."
+    assert str(caught.value) == (
+        f"max_attempts must be a whole number of at least 1 and at most 1,000,000, not {value!r}."
+    )
 
 
 @pytest.mark.parametrize("value", ["linear", -1, True, None, [], [1, -1], [True], ["1"], {}, 1e12])

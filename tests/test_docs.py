@@ -25,7 +25,7 @@ import tomllib
 import types
 import unittest
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -176,6 +176,7 @@ def test_each_page_of_the_reference_is_there():
         "index.md",
         "quickstart.md",
         "tasks.md",
+        "policies.md",
         "testing.md",
         "guarantees.md",
         "lifecycle.md",
@@ -347,6 +348,10 @@ def test_each_signal_has_a_heading_and_its_arguments():
 # The lifecycle
 
 
+#: Functions that change no task: they make a value, or are about requests to end one.
+NO_ARROWS = {"lost_error", "cancelled_by", "requests_to_end", "requests_are_done"}
+
+
 def _transitions():
     """Return the names of the arrows: the public functions that say from where to where."""
     return {
@@ -355,7 +360,7 @@ def _transitions():
         if inspect.isfunction(value)
         and value.__module__ == transitions.__name__
         and not name.startswith("_")
-        and name != "lost_error"  # Makes a value, writes nothing.
+        and name not in NO_ARROWS
     }
 
 
@@ -450,6 +455,8 @@ def test_a_line_of_a_shell_is_one_that_is_known(fence):
                 name, _, extra = package.partition("[")
                 assert name == "django-bgtasks"
                 assert not extra or extra.rstrip("]") in extras
+            case ["python", "-c", source]:
+                compile(source, str(fence), "exec")
             case ["kill", number, "PID"]:
                 assert hasattr(signal, f"SIG{number[1:]}")
             case _:
@@ -458,13 +465,9 @@ def test_a_line_of_a_shell_is_one_that_is_known(fence):
 
 def test_no_page_names_an_option_or_a_variable_that_does_not_exist():
     known = set(FOREIGN_OPTIONS)
-    for names in (
-        ("runworker",),
-        ("bgtasks", "prune"),
-        ("bgtasks", "bench"),
-        ("migrate",),
-        ("check",),
-    ):
+    (choices,) = [a.choices for a in _parser("bgtasks")._actions if isinstance(a.choices, dict)]
+    subcommands = [("bgtasks", name) for name in choices]
+    for names in (("runworker",), *subcommands, ("migrate",), ("check",)):
         for action in _parser(*names)._actions:
             known.update(action.option_strings)
     variables = set(re.findall(r"BGTASKS_\w+", _parser("runworker").format_help()))
@@ -495,7 +498,7 @@ def test_what_is_imported_from_the_package_is_public():
 
 
 def test_the_table_of_task_options_is_that_of_the_decorator():
-    from django_bgtasks import task
+    from django_bgtasks import definition
 
     rows = page("tasks.md").table(("Option", "Default", "Meaning"))
     documented = {}
@@ -503,8 +506,9 @@ def test_the_table_of_task_options_is_that_of_the_decorator():
         (name,) = code(row["Option"])
         text = (code(row["Default"]) or [row["Default"]])[0]
         documented[name] = eval(text, {})
-    parameters = inspect.signature(task).parameters
-    assert documented == {n: p.default for n, p in parameters.items() if n != "function"}
+    defaults = {f.name: f.default for f in fields(definition.DatabaseTask)}
+    defaults |= {**definition._BASE_DEFAULTS, "labels": {}}  # A factory makes these.
+    assert documented == {n: defaults[n] for n in ("backend", *definition._TASK_OPTIONS)}
 
 
 def test_the_table_of_permissions_is_that_of_the_models():

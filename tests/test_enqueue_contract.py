@@ -505,9 +505,9 @@ def test_enqueue_is_a_single_statement(django_assert_num_queries):
 def test_enqueue_many_is_undone_when_a_later_insert_fails(monkeypatch):
     insert = transitions.enqueue
 
-    def insert_and_fail(alias, rows):
-        insert(alias, rows)
-        insert(alias, rows[:1])
+    def insert_and_fail(alias, rows, **options):
+        insert(alias, rows, **options)
+        insert(alias, rows[:1], **options)
 
     monkeypatch.setattr(transitions, "enqueue", insert_and_fail)
     with pytest.raises(IntegrityError):

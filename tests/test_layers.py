@@ -12,17 +12,19 @@ PACKAGE = Path(django_bgtasks.__file__).parent
 
 #: From low to high: a module imports what stands above it in this list, and its own package.
 LAYERS = [
-    {"_version", "exceptions", "ids", "retries", "conf", "compat"},
-    {"arguments", "states", "context", "signals"},
+    {"_version", "exceptions", "ids", "policies", "conf", "compat"},
+    {"retries"},
+    {"arguments", "states", "context", "signals", "encryption"},
     {"definition"},
     {"models"},
     {"db"},
-    {"wakeups", "registry"},
+    {"wakeups", "registry", "uniqueness", "steps"},
     {"transitions"},
-    {"results"},
+    {"results", "limits"},
+    {"batch"},
     {"checks"},
     {"backend", "standins"},
-    {"schedules"},
+    {"schedules", "queues"},
     {"workflows"},
     {"worker"},
     {"observability", "testing"},
@@ -46,7 +48,7 @@ TOPS = {
 }
 
 #: Modules that work without Django.
-PURE = ["_version", "arguments", "exceptions", "ids", "retries"]
+PURE = ["_version", "arguments", "exceptions", "ids", "policies", "retries"]
 
 VENDORS = ("postgresql", "mysql", "sqlite")
 

@@ -1,11 +1,11 @@
-"""Arguments, return values and tracebacks for people: masked, escaped, folded."""
+"""Arguments, metadata, return values and tracebacks for people: masked, escaped, folded."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -13,23 +13,27 @@ from typing import Any
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 from django.views.debug import SafeExceptionReporterFilter, get_default_exception_reporter_filter
 
-from .. import registry
+from .. import encryption, registry
 from ..arguments import Signature
 from ..compat import InvalidTaskBackend, task_backends
 from ..models.record import TaskRecord
-from .display import duration, preformatted, visible
+from .display import block, duration, preformatted, visible
 
 HIDDEN = "••••••••"
 
 
+def conf_of(row: TaskRecord) -> Any:
+    """Return the options of the backend of a row, None if TASKS has no such backend of ours."""
+    with suppress(InvalidTaskBackend):
+        return getattr(task_backends[row.backend], "conf", None)
+    return None
+
+
 def task_of(row: TaskRecord) -> Any:
     """Return the Task of a row, None if this code doesn't have it."""
-    conf: Any = None
-    with suppress(InvalidTaskBackend):
-        conf = getattr(task_backends[row.backend], "conf", None)
+    conf = conf_of(row)
     try:
         return registry.resolve(
             row.task_path,
@@ -39,6 +43,14 @@ def task_of(row: TaskRecord) -> Any:
     except Exception:
         # Whatever the import of a module raises: the page of its task must open.
         return None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return the object of a JSON column, {} for whatever else stands there."""
+    return value if isinstance(value, dict) else {}
+
+
+# What is secret
 
 
 def secret_names() -> re.Pattern[str]:
@@ -59,32 +71,42 @@ def redact(value: Any, secret: re.Pattern[str]) -> Any:
     return value
 
 
+def is_hidden(name: str, task: Any, secret: re.Pattern[str]) -> bool:
+    """Say whether an argument is shown to nobody: by its name, or because its task says so."""
+    # Without its task nobody knows what hide_args says, nor how positional ones are named.
+    if task is None or secret.search(name):
+        return True
+    return name.lstrip("*").partition("[")[0] in getattr(task, "hide_args", ())
+
+
+# Values
+
+
 def arguments(row: TaskRecord) -> SafeString | str:
     """Return the arguments of a row as "name = value", secrets masked."""
+    conf = conf_of(row)
+    try:
+        args, kwargs = encryption.opened(row.args, conf), encryption.opened(row.kwargs, conf)
+    except Exception:
+        return _sealed()
     secret = secret_names()
     task = task_of(row)
-    rows = []
-    for name, value in _named(row, task):
-        if secret.search(name):
-            text = HIDDEN
-        elif task is None and name.startswith("["):
-            # Its name may be one that is masked.
-            text = HIDDEN
-        else:
-            text = _json(redact(value, secret))
-        rows.append(f"{name} = {text}")
+    rows = [
+        (name, HIDDEN if is_hidden(name, task, secret) else _json(redact(value, secret)))
+        for name, value in _named(args, kwargs, task)
+    ]
     if not rows:
         return _("None.")
-    shown = preformatted("\n".join(rows))
-    if task is None and row.args:
-        note = _("This code has no such task: the names of positional arguments are unknown.")
+    shown = _assignments(rows)
+    if task is None:
+        note = _("This code has no such task: nobody knows which of its arguments are hidden.")
         return format_html("{}<div>{}</div>", shown, note)
     return shown
 
 
-def _named(row: TaskRecord, task: Any) -> Iterator[tuple[str, Any]]:
-    args = row.args if isinstance(row.args, list) else [row.args]
-    kwargs = row.kwargs if isinstance(row.kwargs, dict) else {"**": row.kwargs}
+def _named(args: Any, kwargs: Any, task: Any) -> Iterator[tuple[str, Any]]:
+    args = args if isinstance(args, list) else [args]
+    kwargs = kwargs if isinstance(kwargs, dict) else {"**": kwargs}
     if task is None:
         yield from ((f"[{index}]", value) for index, value in enumerate(args))
         yield from kwargs.items()
@@ -102,13 +124,44 @@ def _named(row: TaskRecord, task: Any) -> Iterator[tuple[str, Any]]:
         yield (f"*{rest}{name[5:]}" if name.startswith("*args[") else name), value
 
 
-def return_value(row: Any) -> SafeString:
-    """Return the return value of a finished row as JSON, secrets masked."""
-    return preformatted(_json(redact(row.return_value, secret_names())))
+def metadata(row: TaskRecord) -> SafeString | str:
+    """Return what the enqueuer gave along as "name = value", secrets masked."""
+    secret = secret_names()
+    return _assignments(
+        (name, HIDDEN if secret.search(name) else _json(redact(value, secret)))
+        for name, value in mapping(mapping(row.options).get("metadata")).items()
+    )
 
 
-def attempts(row: TaskRecord, *, with_traceback: bool) -> SafeString | str:
-    """Return what went wrong in each attempt, newest first."""
+def _assignments(rows: Iterable[tuple[str, str]]) -> SafeString:
+    return preformatted("\n".join(f"{name} = {text}" for name, text in rows))
+
+
+def value(stored: Any, row: TaskRecord, *, most: int | None = None) -> SafeString | str:
+    """Return what row's task returned as JSON, secrets masked; at most so many characters."""
+    try:
+        opened = encryption.opened(stored, conf_of(row))
+    except Exception:
+        return _sealed()
+    text = _json(redact(opened, secret_names()))
+    if most is not None and len(text) > most:
+        text = f"{text[:most]}…"
+    return preformatted(text)
+
+
+def _sealed() -> str:
+    return _("It is encrypted with a key that OPTIONS['ENCRYPTION_KEYS'] does not hold.")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+# Errors
+
+
+def attempts(row: TaskRecord, *, may_see: bool) -> SafeString | str:
+    """Return what went wrong in each attempt, newest first; may_see its traceback and log."""
     errors = [error for error in row.errors or () if isinstance(error, dict)]
     shown = []
     for index, error in enumerate(reversed(errors)):
@@ -119,22 +172,35 @@ def attempts(row: TaskRecord, *, with_traceback: bool) -> SafeString | str:
             _took(error),
         ]
         summary = " · ".join(visible(part) for part in parts if part)
-        if with_traceback:
+        if may_see:
             shown.append(
                 format_html(
-                    "<details{}><summary>{}</summary><pre>{}</pre></details>",
+                    "<details{}><summary>{}</summary>{}{}</details>",
                     SafeString("" if index else " open"),
                     summary,
-                    visible(error.get("traceback") or ""),
+                    block(error.get("traceback") or ""),
+                    _log_of(error),
                 )
             )
         else:
             shown.append(format_html("<div>{}</div>", summary))
     if not shown:
         return _("None.")
-    if not with_traceback:
+    if not may_see:
         shown.append(format_html("<div>{}</div>", _("You may not see tracebacks.")))
     return format_html_join("", "{}", ((part,) for part in shown))
+
+
+def _log_of(error: dict[str, Any]) -> SafeString:
+    log = error.get("log")
+    if not log:
+        return SafeString("")
+    return format_html(
+        "<details><summary>{}</summary>{}</details>",
+        # Numbered: nothing else tells it from the attempt that follows.
+        _("Log of attempt %(number)s") % {"number": visible(error.get("attempt", "?"))},
+        block(log),
+    )
 
 
 def _took(error: dict[str, Any]) -> str:
@@ -143,18 +209,3 @@ def _took(error: dict[str, Any]) -> str:
         return duration((end - begin).total_seconds())
     except (KeyError, TypeError, ValueError):
         return ""
-
-
-def retry_policy(row: TaskRecord) -> str:
-    """Return how often the task is run at most if it raises."""
-    task = task_of(row)
-    most = (row.options or {}).get("max_attempts") or getattr(task, "max_attempts", None)
-    if most is None:
-        return "-"
-    return ngettext("At most %(count)d attempt.", "At most %(count)d attempts.", most) % {
-        "count": most
-    }
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

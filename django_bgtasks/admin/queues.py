@@ -16,8 +16,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import wakeups
-from ..db import operations_for
+from .. import queues as api
 from ..models.queue import Queue
 from ..models.queued import QueuedTask
 from .base import BaseAdmin, clock_of
@@ -87,17 +86,8 @@ class QueueAdmin(BaseAdmin):
 
     def _pause(self, request: HttpRequest, queues: list[Queue]) -> None:
         reason = request.POST.get("reason", "").replace("\x00", "").strip()[:REASON_LENGTH]
-        done = [
-            queue
-            for queue in queues
-            if Queue.objects.using(self.alias)
-            .filter(pk=queue.pk, paused_at=None)
-            .update(
-                paused_at=operations_for(self.alias).now_expression(None),
-                paused_by=request.user.get_username()[:150],
-                reason=reason,
-            )
-        ]
+        by = request.user.get_username()
+        done = [q for q in queues if api.pause(q.pk, reason=reason, by=by, database=self.alias)]
         self.log(request, done, f"Paused: {reason}" if reason else gettext_lazy("Paused."))
         skipped = len(queues) - len(done)
         self.answer(
@@ -123,16 +113,7 @@ class QueueAdmin(BaseAdmin):
         )
 
     def _resume(self, request: HttpRequest, queues: list[Queue]) -> None:
-        done = [
-            queue
-            for queue in queues
-            if Queue.objects.using(self.alias)
-            .filter(pk=queue.pk, paused_at__isnull=False)
-            .update(paused_at=None, paused_by="", reason="")
-        ]
-        if done:
-            names = [queue.name for queue in done]
-            wakeups.on_commit(self.alias, lambda: wakeups.wake(self.alias, *names))
+        done = [q for q in queues if api.resume(q.pk, database=self.alias)]
         self.log(request, done, gettext_lazy("Resumed."))
         skipped = len(queues) - len(done)
         self.answer(

@@ -1,9 +1,10 @@
-"""What the pages of tasks and of results share: columns, facts, search, history, one verb."""
+"""What the pages of tasks and of results share: their parts, search, history, verbs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,64 +17,22 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
-from django.utils.html import format_html
-from django.utils.text import Truncator
+from django.utils.html import format_html_join
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext_lazy
+from django.utils.translation import gettext_lazy
 
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
-from . import payload
+from . import notes, payload
 from .base import BaseAdmin, clock_of
-from .display import duration, lines, moment, short_moment, visible
+from .display import visible
+from .facts import TaskFacts
 from .filters import QueueFilter, StatusFilter
 from .searching import matches
-
-_SKIPPED: dict[str, Any] = {
-    "SCHEDULED": ngettext_lazy(
-        "%(count)d was skipped: it is scheduled.",
-        "%(count)d were skipped: they are scheduled.",
-        "count",
-    ),
-    "WAITING": ngettext_lazy(
-        "%(count)d was skipped: it is waiting.",
-        "%(count)d were skipped: they are waiting.",
-        "count",
-    ),
-    "READY": ngettext_lazy(
-        "%(count)d was skipped: it is ready already.",
-        "%(count)d were skipped: they are ready already.",
-        "count",
-    ),
-    "RUNNING": ngettext_lazy(
-        "%(count)d was skipped: it is running.",
-        "%(count)d were skipped: they are running.",
-        "count",
-    ),
-    "SUCCESSFUL": ngettext_lazy(
-        "%(count)d was skipped: it was successful.",
-        "%(count)d were skipped: they were successful.",
-        "count",
-    ),
-    "FAILED": ngettext_lazy(
-        "%(count)d was skipped: it has failed.",
-        "%(count)d were skipped: they have failed.",
-        "count",
-    ),
-    "CANCELLED": ngettext_lazy(
-        "%(count)d was skipped: it is cancelled already.",
-        "%(count)d were skipped: they are cancelled already.",
-        "count",
-    ),
-    "": ngettext_lazy(
-        "%(count)d was skipped: it is no longer here.",
-        "%(count)d were skipped: they are no longer here.",
-        "count",
-    ),
-}
+from .verbs import SKIPPED, Verb
 
 
-class TaskRecordAdmin(BaseAdmin):
+class TaskRecordAdmin(TaskFacts, BaseAdmin):
     """
     Either table of tasks. An address of a task keeps working when its row moves
     to the other one.
@@ -81,39 +40,32 @@ class TaskRecordAdmin(BaseAdmin):
 
     #: The table to which rows move.
     other_model: type[QueuedTask] | type[FinishedTask]
-    #: What can be done to a task here: the name of the action and of its address.
-    verb: str
-    verb_label: Any
-    #: The transition, the answer that counts, and the sentence for the history.
-    transition: Callable[..., list[str]]
-    verb_done: Any
-    verb_logged: Any
+    #: What can be done to a task here, and the permission that each of them needs.
+    verbs: tuple[Verb, ...]
+    verb_permission: str
 
     list_filter = (StatusFilter, QueueFilter)
     # Shows the search box; get_search_results() doesn't ask it.
     search_fields = ("pk",)
-    deferred: tuple[str, ...] = ("args", "kwargs", "options", "errors")
+    deferred: tuple[str, ...] = ("args", "kwargs", "options", "errors", "notes")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         may_see = self.may(request, "view_payload")
-        facts: list[Any] = [
-            "task_path_shown",
-            ("state", "queue", "priority"),
-            "why",
-            ("id", "worker_ids_shown"),
-        ]
-        if obj is not None and self.is_open_to_verb(request, obj):
-            facts.insert(0, "button")
+        facts: list[Any] = ["task_path_shown", ("state", "queue", "priority"), "why"]
+        if obj is not None:
+            facts += self.present_facts(obj, may_see)
+            if self.has_verb_permission(request) and self._open_verbs(obj):
+                facts.insert(0, "buttons")
         return [
-            (None, {"fields": facts}),
-            (_("Content"), {"fields": self.content_fields(may_see)}),
+            (None, {"fields": [*facts, ("id", "worker_ids_shown")]}),
+            (_("Content"), {"fields": self.content_fields(obj, may_see)}),
             (_("Times"), {"fields": self.time_fields}),
             (
                 _("Details"),
                 {
                     "fields": [
+                        "policies" if may_see else "policies_unseen",
                         ("attempt", "failures", "lost_count"),
-                        ("policy", "options_shown"),
                         ("backend_shown", *self.internal_fields),
                     ]
                 },
@@ -123,27 +75,55 @@ class TaskRecordAdmin(BaseAdmin):
     time_fields: Sequence[Any] = ()
     internal_fields: Sequence[str] = ()
 
-    def content_fields(self, may_see: bool) -> list[str]:
+    def present_facts(self, obj: Any, may_see: bool) -> list[str]:
+        """Return the facts that only some tasks have, as far as this one has them."""
+        found = []
+        if notes.progress(obj, clock_of(obj)):
+            found.append("progress_shown")
+        if notes.labels(obj):
+            found.append("labels_shown")
+        return found
+
+    def content_fields(self, obj: Any, may_see: bool) -> list[str]:
         """Return the fields of the payload as the viewer may see them."""
-        if may_see:
-            return ["arguments", "attempts"]
-        return ["arguments_unseen", "attempts_unseen"]
+        found = [("arguments", "arguments_unseen")]
+        if obj is not None:
+            if payload.mapping(obj.options).get("metadata"):
+                found.append(("metadata", "metadata_unseen"))
+            found += self.outcome_fields
+            if notes.steps_of(obj, values=may_see):
+                found.append(("steps", "steps_unseen"))
+            if notes.log(obj):
+                found.append(("log_shown", "log_unseen"))
+        found.append(("attempts", "attempts_unseen"))
+        return [seen if may_see else unseen for seen, unseen in found]
 
-    # The verb: an action of the list, a button of the page
+    #: What came of a task: the field, and the one for who may not see it.
+    outcome_fields: Sequence[tuple[str, str]] = ()
 
-    def is_open_to_verb(self, request: HttpRequest, obj: Any) -> bool:
-        """Say whether the viewer may, and the state allows it."""
-        raise NotImplementedError
+    # Verbs: actions of the list, buttons of the page
 
     def has_verb_permission(self, request: HttpRequest) -> bool:
-        return self.may(request, f"{self.verb}_{self.opts.model_name}")
+        return self.may(request, self.verb_permission)
+
+    def _open_verbs(self, obj: Any) -> list[Verb]:
+        return [verb for verb in self.verbs if obj.status in verb.states]
 
     def get_urls(self) -> list[Any]:
-        name = f"{self.opts.app_label}_{self.opts.model_name}_{self.verb}"
-        view = self.admin_site.admin_view(self.verb_view)
-        return [path(f"<path:object_id>/{self.verb}/", view, name=name), *super().get_urls()]
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            *(
+                path(
+                    f"<path:object_id>/{verb.name}/",
+                    self.admin_site.admin_view(partial(self.verb_view, verb=verb)),
+                    name=f"{prefix}_{verb.name}",
+                )
+                for verb in self.verbs
+            ),
+            *super().get_urls(),
+        ]
 
-    def verb_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+    def verb_view(self, request: HttpRequest, object_id: str, verb: Verb) -> HttpResponseBase:
         """Do it to one task, and show where it is then."""
         if refusal := self.refuse_unless_post(request):
             return refusal
@@ -152,34 +132,40 @@ class TaskRecordAdmin(BaseAdmin):
         obj = self.get_object(request, unquote(object_id))
         if obj is None:
             for state in filter(None, self._states([unquote(object_id)])):
-                self.answer(request, "", [_SKIPPED[state] % {"count": 1}])
+                self.answer(request, "", [SKIPPED[state] % {"count": 1}])
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         if not self.has_view_permission(request, obj):
             raise PermissionDenied
-        self.perform(request, [obj])
+        self.perform(request, verb, [obj])
         return self._to_where_it_is(request, obj.pk)
 
-    def perform(self, request: HttpRequest, rows: Iterable[Any], *, missing: int = 0) -> None:
+    def perform(
+        self, request: HttpRequest, verb: Verb, rows: Iterable[Any], *, missing: int = 0
+    ) -> None:
         """Do it to rows, count what came of it; missing rows were ticked but have left."""
         by_id = {str(row.pk): row for row in rows}
-        done = type(self).transition(self.alias, list(by_id), by=request.user.get_username())
-        self.log(request, [by_id[pk] for pk in by_id if pk in set(done)], self.verb_logged)
-        skipped = Counter(self._states([pk for pk in by_id if pk not in set(done)]))
+        parts = verb.act(self.alias, list(by_id), request.user.get_username())
+        done = [part for part in parts if part.ids]
+        for part in done:
+            self.log(request, [by_id[pk] for pk in part.ids], part.logged)
+        touched = {pk for part in done for pk in part.ids}
+        skipped = Counter(self._states([pk for pk in by_id if pk not in touched]))
         skipped[""] += missing
         self.answer(
             request,
-            self.verb_done % {"count": len(done)} if done else "",
+            " ".join(part.counted % {"count": len(part.ids)} for part in done),
             [
-                _SKIPPED[state] % {"count": count}
+                SKIPPED[state] % {"count": count}
                 for state, count in sorted(skipped.items())
                 if count
             ],
         )
 
-    def perform_on_ticked(self, request: HttpRequest, queryset: Any) -> None:
+    def perform_on_ticked(self, request: HttpRequest, verb: Verb, queryset: Any) -> None:
         """Do it to the ticked rows of the list."""
         rows = list(queryset)
-        self.perform(request, rows, missing=len(self.ticked(request) - {str(r.pk) for r in rows}))
+        missing = len(self.ticked(request) - {str(row.pk) for row in rows})
+        self.perform(request, verb, rows, missing=missing)
 
     def _states(self, ids: Sequence[str]) -> Iterator[str]:
         keys = [pk for pk in ids if self._is_key(pk)]
@@ -192,13 +178,13 @@ class TaskRecordAdmin(BaseAdmin):
         yield from (found.get(pk, "") for pk in ids)
 
     @admin.display(description=gettext_lazy("action"))
-    def button(self, obj: Any) -> str:
+    def buttons(self, obj: Any) -> str:
         # Inside the page's own form, which carries the CSRF token: no template of
         # ours, so each theme shows it.
-        return format_html(
+        return format_html_join(
+            " ",
             '<input type="submit" class="button" formaction="{}" value="{}">',
-            self.address(self.verb, obj.pk),
-            self.verb_label,
+            ((self.address(verb.name, obj.pk), verb.label) for verb in self._open_verbs(obj)),
         )
 
     # Where a task is
@@ -286,101 +272,3 @@ class TaskRecordAdmin(BaseAdmin):
                 **(extra_context or {}),
             },
         )
-
-    # Columns and facts
-
-    @admin.display(description=gettext_lazy("task"))
-    def name(self, obj: Any) -> str:
-        return format_html(
-            '<span title="{} {}">{}</span>', visible(obj.task_path), obj.pk, visible(obj.task_name)
-        )
-
-    @admin.display(description=gettext_lazy("task"))
-    def task_path_shown(self, obj: Any) -> str:
-        return visible(obj.task_path)
-
-    @admin.display(description=gettext_lazy("status"))
-    def state(self, obj: Any) -> str:
-        return obj.get_status_display()
-
-    @admin.display(description=gettext_lazy("queue"))
-    def queue(self, obj: Any) -> str:
-        return visible(obj.queue_name)
-
-    @admin.display(description=gettext_lazy("backend"))
-    def backend_shown(self, obj: Any) -> str:
-        return visible(obj.backend)
-
-    @admin.display(description=gettext_lazy("worker"))
-    def worker(self, obj: Any) -> str:
-        return visible(obj.worker_id) or "-"
-
-    @admin.display(description=gettext_lazy("workers"))
-    def worker_ids_shown(self, obj: Any) -> str:
-        return lines(visible(name) for name in obj.worker_ids) or "-"
-
-    @admin.display(description=gettext_lazy("reason"))
-    def why(self, obj: Any) -> str:
-        return visible(obj.reason) or "-"
-
-    @admin.display(description=gettext_lazy("reason"))
-    def why_briefly(self, obj: Any) -> str:
-        return Truncator(self.why(obj)).chars(80)
-
-    @admin.display(description=gettext_lazy("enqueued at"))
-    def enqueued(self, obj: Any) -> str:
-        return moment(obj.enqueued_at, clock_of(obj))
-
-    @admin.display(description=gettext_lazy("enqueued"))
-    def enqueued_briefly(self, obj: Any) -> str:
-        return short_moment(obj.enqueued_at, clock_of(obj))
-
-    @admin.display(description=gettext_lazy("run after"))
-    def run_after_shown(self, obj: Any) -> str:
-        return moment(obj.run_after, clock_of(obj))
-
-    @admin.display(description=gettext_lazy("first started at"))
-    def started(self, obj: Any) -> str:
-        return moment(obj.started_at, clock_of(obj))
-
-    @admin.display(description=gettext_lazy("last started at"))
-    def last_started(self, obj: Any) -> str:
-        return moment(obj.last_attempted_at, clock_of(obj))
-
-    @admin.display(description=gettext_lazy("waited"))
-    def waited(self, obj: Any) -> str:
-        """From when it might have started to when it did, or until now."""
-        since = max(filter(None, (obj.enqueued_at, obj.run_after)))
-        until = obj.started_at or getattr(obj, "finished_at", None) or clock_of(obj)
-        if obj.started_at is None and until < since:
-            return "-"
-        return duration((until - since).total_seconds())
-
-    @admin.display(description=gettext_lazy("took"))
-    def took(self, obj: Any) -> str:
-        raise NotImplementedError
-
-    @admin.display(description=gettext_lazy("retries"))
-    def policy(self, obj: Any) -> str:
-        return payload.retry_policy(obj)
-
-    @admin.display(description=gettext_lazy("options"))
-    def options_shown(self, obj: Any) -> str:
-        pairs = sorted((obj.options or {}).items())
-        return lines(visible(f"{name} = {value}") for name, value in pairs) or "-"
-
-    @admin.display(description=gettext_lazy("arguments"))
-    def arguments(self, obj: Any) -> str:
-        return payload.arguments(obj)
-
-    @admin.display(description=gettext_lazy("arguments"))
-    def arguments_unseen(self, obj: Any) -> str:
-        return _("You may not see arguments.")
-
-    @admin.display(description=gettext_lazy("errors"))
-    def attempts(self, obj: Any) -> str:
-        return payload.attempts(obj, with_traceback=True)
-
-    @admin.display(description=gettext_lazy("errors"))
-    def attempts_unseen(self, obj: Any) -> str:
-        return payload.attempts(obj, with_traceback=False)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db import transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext_lazy
+from django.utils.translation import gettext_lazy
 
-from .. import transitions
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
+from ..models.step import Step
 from ..states import FinalStatus
 from . import payload
 from .base import clock_of
 from .display import duration, moment, short_moment
 from .records import TaskRecordAdmin
+from .verbs import RETRY
 
 
 @admin.register(FinishedTask)
@@ -24,13 +26,8 @@ class FinishedTaskAdmin(TaskRecordAdmin):
     """Finished tasks: they can be retried, and deleted."""
 
     other_model = QueuedTask
-    verb = "retry"
-    verb_label = gettext_lazy("Retry")
-    transition = staticmethod(transitions.retry)
-    verb_done = ngettext_lazy(
-        "%(count)d task will be retried.", "%(count)d tasks will be retried.", "count"
-    )
-    verb_logged = gettext_lazy("Retried.")
+    verbs = (RETRY,)
+    verb_permission = "retry_finishedtask"
 
     list_display = (
         "name",
@@ -51,15 +48,13 @@ class FinishedTaskAdmin(TaskRecordAdmin):
         ("waited", "took"),
     )
     internal_fields = ("claim_id",)
+    outcome_fields = (("value", "value_unseen"),)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "delete_finishedtask")
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return self.has_verb_permission(request)
-
-    def is_open_to_verb(self, request: HttpRequest, obj: Any) -> bool:
-        return obj.status != FinalStatus.SUCCESSFUL and self.has_retry_permission(request)
 
     def list_order(self, request: HttpRequest) -> list[str]:
         # Those of one status by when they ended, as their index has them.
@@ -69,11 +64,19 @@ class FinishedTaskAdmin(TaskRecordAdmin):
 
     @admin.action(permissions=["retry"], description=gettext_lazy("Retry the ticked tasks"))
     def retry(self, request: HttpRequest, queryset: Any) -> None:
-        self.perform_on_ticked(request, queryset)
+        self.perform_on_ticked(request, RETRY, queryset)
 
-    def content_fields(self, may_see: bool) -> list[str]:
-        arguments, attempts = super().content_fields(may_see)
-        return [arguments, "value" if may_see else "value_unseen", attempts]
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.delete_queryset(request, FinishedTask.objects.using(self.alias).filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Delete results and their steps: no foreign key does."""
+        with transaction.atomic(using=self.alias):
+            # Locked: of a task that is retried meanwhile the steps must stay.
+            ids = list(queryset.select_for_update().values_list("pk", flat=True))
+            Step.objects.using(self.alias).filter(task_id__in=ids)._raw_delete(self.alias)
+            rows = FinishedTask.objects.using(self.alias).filter(pk__in=ids)
+            super().delete_queryset(request, rows)
 
     @admin.display(description=gettext_lazy("took"))
     def took(self, obj: Any) -> str:
@@ -91,7 +94,7 @@ class FinishedTaskAdmin(TaskRecordAdmin):
 
     @admin.display(description=gettext_lazy("return value"))
     def value(self, obj: Any) -> str:
-        return payload.return_value(obj) if obj.status == FinalStatus.SUCCESSFUL else "-"
+        return payload.value(obj.return_value, obj) if obj.status == FinalStatus.SUCCESSFUL else "-"
 
     @admin.display(description=gettext_lazy("return value"))
     def value_unseen(self, obj: Any) -> str:

@@ -7,7 +7,8 @@ from functools import cache
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from .base import ChangeDetector, ClaimedTask, ClaimRequest, DatabaseOperations, Ending, Exchange
+from .base import DatabaseOperations
+from .exchanges import ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
 from .failures import FailureKind, classify, is_closed, is_missing_table
 
 __all__ = [

@@ -13,9 +13,9 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, connections, transaction
@@ -25,9 +25,17 @@ from django.db.models import DateTimeField, Value
 from ..ids import dashed
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
-from ..models.record import TaskRecord
+from ..models.step import Step
+from ..models.unique import UniqueKey
 from ..states import LiveStatus
 from .clock import DatabaseNow
+from .exchanges import (
+    ChangeDetector,
+    ClaimedTask,
+    ClaimRequest,
+    Ending,
+    Exchange,
+)
 from .failures import FailureKind, classify
 
 T = TypeVar("T")
@@ -41,125 +49,7 @@ TRIES = 5
 
 LIVE = QueuedTask._meta.db_table
 DONE = FinishedTask._meta.db_table
-MOVING = TaskRecord.MOVING
-
-
-class ClaimedTask:
-    """A row as it was claimed. The JSON columns are text; claim_id is the fence."""
-
-    __slots__ = (*MOVING, "claim_id")
-
-    id: str
-    task_path: str
-    queue_name: str
-    priority: int
-    backend: str
-    args: str
-    kwargs: str
-    options: str | None
-    enqueued_at: datetime
-    run_after: datetime | None
-    started_at: datetime | None
-    last_attempted_at: datetime | None
-    attempt: int
-    failures: int
-    lost_count: int
-    worker_id: str
-    errors: str | None
-    reason: str
-    claim_id: str
-
-    def __init__(self, row: Sequence[Any], claim_id: str) -> None:
-        (
-            self.id,
-            self.task_path,
-            self.queue_name,
-            self.priority,
-            self.backend,
-            self.args,
-            self.kwargs,
-            self.options,
-            self.enqueued_at,
-            self.run_after,
-            self.started_at,
-            self.last_attempted_at,
-            self.attempt,
-            self.failures,
-            self.lost_count,
-            self.worker_id,
-            self.errors,
-            self.reason,
-        ) = row
-        self.claim_id = claim_id
-
-
-@dataclass(slots=True)
-class Ending:
-    """
-    How a task that is held ends: what the move to FinishedTask changes.
-
-    return_value and errors are JSON text; None is null. began is None where
-    the row's own last_attempted_at stands.
-    """
-
-    id: str
-    claim_id: str
-    status: str
-    finished_at: datetime
-    return_value: str | None = None
-    errors: str | None = None
-    failures: int = 0
-    lost_count: int = 0
-    began: datetime | None = None
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class ClaimRequest:
-    """
-    What a worker is ready to take.
-
-    queues are in order of preference; with by_priority they are equal, and the
-    priorities of the tasks decide. lease is in seconds.
-    """
-
-    queues: Sequence[str]
-    limit: int
-    claim_id: str
-    worker_id: str
-    lease: float
-    by_priority: bool = False
-    now: datetime | None = None
-
-
-@dataclass(slots=True)
-class Exchange:
-    """What came of DatabaseOperations.exchange()."""
-
-    claimed: list[ClaimedTask] = field(default_factory=list)
-    ended: set[str] = field(default_factory=set)
-
-
-class ChangeDetector:
-    """
-    Tells a worker that there may be something to claim.
-
-    A hint: the worker looks by itself, too, every poll_interval.
-    """
-
-    #: Seconds after which changed() is worth another call, None if fileno() tells.
-    interval: float | None = None
-
-    def fileno(self) -> int | None:
-        """Return a file descriptor that becomes readable, or None."""
-        return None
-
-    def changed(self) -> bool:
-        """Say whether something may have changed since the last call."""
-        return False
-
-    def close(self) -> None:
-        """Give back what is held."""
+UNIQUE = UniqueKey._meta.db_table
 
 
 class DatabaseOperations:
@@ -185,6 +75,8 @@ class DatabaseOperations:
         "args",
         "kwargs",
     )
+    #: What a row of a task with marks has, besides.
+    KEYED_COLUMNS = (*INSERT_COLUMNS, "fair_key", "limit_key")
     # Columns from here on differ from row to row of one enqueue_many.
     VARYING = 11
 
@@ -241,7 +133,10 @@ class DatabaseOperations:
         """Return what was claimed in the order in which it should run."""
         tasks = [ClaimedTask(row, request.claim_id) for row in rows]
         if len(tasks) > 1:
-            if request.by_priority or len(request.queues) == 1:
+            if request.candidates is not None:
+                order = {pk: index for index, pk in enumerate(request.candidates)}
+                tasks.sort(key=lambda task: order[task.id])
+            elif request.by_priority or len(request.queues) == 1:
                 tasks.sort(key=lambda task: (-task.priority, task.id))
             else:
                 place = {name: index for index, name in enumerate(request.queues)}
@@ -255,6 +150,16 @@ class DatabaseOperations:
         """Open a transaction that may wait for locks but never fails to upgrade one."""
         with transaction.atomic(using=self.alias, durable=True):
             yield
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """As write(), but a savepoint where a transaction is open."""
+        if self.connection.in_atomic_block:
+            with transaction.atomic(using=self.alias):
+                yield
+        else:
+            with self.write():
+                yield
 
     def retrying(self, unit: Callable[[], T]) -> T:
         """
@@ -282,6 +187,19 @@ class DatabaseOperations:
             time.sleep(random.uniform(*self.write_pause))
 
     # Enqueue: in the caller's transaction
+
+    def insert_keyed(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows of KEYED_COLUMNS; else as insert(), but any column may vary."""
+        columns = ", ".join(self.quoted(name) for name in self.KEYED_COLUMNS)
+        one = f"({', '.join(['%s'] * len(self.KEYED_COLUMNS))})"
+        with self.connection.cursor() as cursor:
+            # SQLite takes at most 32,766 parameters.
+            for start in range(0, len(rows), INSERT_CHUNK):
+                chunk = rows[start : start + INSERT_CHUNK]
+                cursor.execute(
+                    f"INSERT INTO {LIVE} ({columns}) VALUES {', '.join([one] * len(chunk))}",
+                    [value for row in chunk for value in row],
+                )
 
     def insert(self, rows: Sequence[Sequence[Any]]) -> None:
         """
@@ -330,6 +248,108 @@ class DatabaseOperations:
         claim_id. No two callers receive the same task.
         """
         raise NotImplementedError
+
+    def end(self, endings: Sequence[Ending]) -> set[str]:
+        """End held tasks in the caller's transaction; return the ids that were held."""
+        raise NotImplementedError
+
+    def claim_rows(self, request: ClaimRequest, *, status: str) -> list[ClaimedTask]:
+        """
+        Claim request.candidates that have this status, in the caller's transaction.
+
+        Rows that others have locked are left to them.
+        """
+        raise NotImplementedError
+
+    def fair_candidates(self, queue: str, limit: int, after: str = "") -> tuple[list[str], str]:
+        """
+        Return ids that may be claimed, of the best priority, in turns of their fair keys.
+
+        The turn begins with the key that follows after. Also return the last
+        key that was looked at: the next call goes on there. Keys are found by
+        a loose index scan, one probe a key and at most FAIR_KEYS of them, so
+        that a key with 50,000 tasks costs no more than one with three.
+        """
+        rank = self.quoted("rank")
+        ready = f"FROM {LIVE}{self.CLAIM_INDEX} WHERE status = 'READY' AND queue_name = %s"
+        with self.by_index(), self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT {rank} {ready} ORDER BY {rank} LIMIT 1", [queue])
+            best = cursor.fetchone()
+            if best is None:
+                return [], ""
+            here = [queue, best[0]]
+            keys = self._fair_keys(cursor, f"{ready} AND {rank} = %s", here, after, limit)
+            if not keys:
+                return [], ""
+            share = max(1, -(-limit // len(keys)))
+            one = f"(SELECT id {ready} AND {rank} = %s AND fair_key = %s ORDER BY id LIMIT %s)"
+            turns = []
+            for key in keys:
+                cursor.execute(one[1:-1], [*here, key, share])
+                turns.append([self.id_from_db(row[0]) for row in cursor.fetchall()])
+        ids = [pk for turn in zip_longest(*turns) for pk in turn if pk is not None]
+        return ids[:limit], keys[-1]
+
+    def _fair_keys(
+        self, cursor: Any, ready: str, here: Sequence[Any], after: str, limit: int
+    ) -> list[str]:
+        """Return the fair keys that come after one, and then, from the start, the others."""
+        # ORDER BY and LIMIT, and no MIN(): that may well be taken of all of them.
+        first = "ORDER BY fair_key LIMIT 1"
+        following = f"SELECT fair_key {ready} AND fair_key"
+        keys: list[str] = []
+        for comparison in (">", "<="):
+            room = min(self.FAIR_KEYS, limit) - len(keys)
+            if room <= 0:
+                break
+            cursor.execute(
+                f"WITH RECURSIVE t(k, n) AS (SELECT ({following} {comparison} %s {first}), 1 "
+                f"UNION ALL SELECT ({following} > t.k {first}), t.n + 1 FROM t "
+                "WHERE t.k IS NOT NULL AND t.n < %s) SELECT k FROM t WHERE k IS NOT NULL",
+                [*here, after, *here, room],
+            )
+            found = [row[0] for row in cursor.fetchall()]
+            keys += found if comparison == ">" else [key for key in found if key <= after]
+        return keys
+
+    @contextmanager
+    def by_index(self) -> Iterator[None]:
+        """Have what is read here read by its index, whatever the planner thinks of the table."""
+        yield
+
+    #: What makes a SELECT read the claim's index, after the table's name.
+    CLAIM_INDEX = ""
+    #: Fair keys that one claim serves at most.
+    FAIR_KEYS = 50
+
+    def has_fair(self, queue: str) -> bool:
+        """Say whether a READY task of the queue's best priority has a fair key."""
+        ready = QueuedTask.objects.using(self.alias).filter(
+            status=LiveStatus.READY, queue_name=queue
+        )
+        best = ready.order_by("rank").values_list("rank", flat=True).first()
+        if best is None:
+            return False
+        return ready.filter(rank=best, fair_key__gt="").exists()
+
+    def take_key(self, digest: str, task_id: str, now: datetime) -> tuple[str, datetime | None]:
+        """
+        Give a unique key to a task, unless it has one; return whose it is, and until when.
+
+        In the caller's transaction, which holds the key from then on: others
+        wait for its end.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute(self.TAKE_KEY, [digest, self.id_to_db(task_id), self.time_to_db(now)])
+            cursor.execute(f"SELECT task_id, until FROM {UNIQUE} WHERE digest = %s", [digest])
+            holder, until = cursor.fetchone()
+        return self.id_from_db(holder), self.time_from_db(until)
+
+    #: An update that changes nothing: it locks the row that is there.
+    TAKE_KEY = (
+        f"INSERT INTO {UNIQUE} (digest, task_id, made_at) VALUES (%s, %s, %s) "
+        "ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest"
+    )
 
     def move_back(self, ids: Sequence[str], *, statuses: Sequence[str], reason: str) -> list[str]:
         """
@@ -429,6 +449,9 @@ class DatabaseOperations:
                 kept.update(str(pk) for pk in mine.values_list("pk", flat=True))
         return kept
 
+    def tidy(self) -> None:
+        """Have the database clear away what thousands of finished tasks left in the live table."""
+
     def prune(self, status: Sequence[str], before: datetime, limit: int) -> int:
         """Delete up to limit finished tasks that ended before; return how many."""
         done = FinishedTask.objects.using(self.alias)
@@ -440,7 +463,13 @@ class DatabaseOperations:
                 .values_list("pk", flat=True)[: limit - pruned]
             )
             if ids:
-                pruned += self.retrying(
-                    lambda ids=ids: done.filter(pk__in=sorted(ids))._raw_delete(self.alias)  # type: ignore[misc]
-                )
+                pruned += self.retrying(partial(self._forget, sorted(ids)))
         return pruned
+
+    def _forget(self, ids: Sequence[Any]) -> int:
+        """Delete finished tasks and their steps; one that is retried meanwhile keeps both."""
+        with self.write():
+            done = FinishedTask.objects.using(self.alias)
+            locked = list(done.select_for_update().filter(pk__in=ids).values_list("pk", flat=True))
+            Step.objects.using(self.alias).filter(task_id__in=locked)._raw_delete(self.alias)
+            return done.filter(pk__in=locked)._raw_delete(self.alias)

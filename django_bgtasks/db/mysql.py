@@ -15,33 +15,32 @@ from typing import Any
 
 from django.db import transaction
 
-from .base import (
-    CHUNK,
-    DONE,
-    LIVE,
-    MOVING,
-    ChangeDetector,
-    ClaimedTask,
-    ClaimRequest,
-    DatabaseOperations,
-    Ending,
-    Exchange,
-)
+from .base import CHUNK, DONE, LIVE, UNIQUE, DatabaseOperations
+from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
 
 # What an ending changes of a row, as SELECT ... AS of the derived table o.
-_ENDING_FIELDS = ("i", "c", "s", "f", "r", "e", "n", "l", "b", "x")
+_ENDING_FIELDS = ("i", "c", "s", "f", "r", "e", "n", "l", "b", "x", "t")
 _MOVED = {
     "started_at": "IF(q.attempt <= 1, COALESCE(o.b, q.started_at), q.started_at)",
     "last_attempted_at": "COALESCE(o.b, q.last_attempted_at)",
     "failures": "o.n",
     "lost_count": "o.l",
     "errors": "o.e",
+    "notes": "COALESCE(o.t, q.notes)",
     "reason": "o.x",
 }
 _CONFLICTS = frozenset({1020, 1205, 1213, 3572})
 
 
 class MySQLOperations(DatabaseOperations):
+    CLAIM_INDEX = " FORCE INDEX (bgtasks_claim)"
+    # INSERT IGNORE would take a shared lock on the row that is there, and two that
+    # want more of it then wait for each other; this takes an exclusive one.
+    TAKE_KEY = (
+        f"INSERT INTO {UNIQUE} (digest, task_id, made_at) VALUES (%s, %s, %s) "
+        "ON DUPLICATE KEY UPDATE digest = digest"
+    )
+
     def time_to_db(self, value: datetime | None) -> Any:
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
@@ -78,6 +77,13 @@ class MySQLOperations(DatabaseOperations):
 
         return self.retrying(unit)
 
+    def end(self, endings: Sequence[Ending]) -> set[str]:
+        return self._end(endings)
+
+    def claim_rows(self, request: ClaimRequest, *, status: str) -> list[ClaimedTask]:
+        ids = self._candidates(request)
+        return self._claim(request, ids, status) if ids else []
+
     def _end(self, endings: Sequence[Ending]) -> set[str]:
         ordered = sorted(endings, key=lambda ending: ending.id)
         claims = {self.id_to_db(ending.id): self.id_to_db(ending.claim_id) for ending in ordered}
@@ -113,6 +119,7 @@ class MySQLOperations(DatabaseOperations):
                         o.lost_count,
                         self.time_to_db(o.began),
                         o.reason,
+                        o.notes,
                     )
                 ],
             )
@@ -130,11 +137,13 @@ class MySQLOperations(DatabaseOperations):
 
         Four times as many as are wanted, since others may lock the first.
         """
+        if request.candidates is not None:
+            return [self.id_to_db(pk) for pk in request.candidates]
         limit = 4 * request.limit
+        rank = self.quoted("rank")
         one = (
-            f"(SELECT id, {self.quoted('rank')} AS r, %s AS place FROM {LIVE} "
-            f"WHERE status = 'READY' AND queue_name = %s ORDER BY {self.quoted('rank')}, id "
-            "LIMIT %s)"
+            f"(SELECT id, {rank} AS r, %s AS place FROM {LIVE} WHERE status = 'READY' "
+            f"AND queue_name = %s ORDER BY {rank}, fair_key, id LIMIT %s)"
         )
         order = "r, id" if request.by_priority else "place, r, id"
         params = [v for place, name in enumerate(request.queues) for v in (place, name, limit)]
@@ -145,13 +154,15 @@ class MySQLOperations(DatabaseOperations):
             )
             return [str(row[0]) for row in cursor.fetchall()]
 
-    def _claim(self, request: ClaimRequest, ids: list[str]) -> list[ClaimedTask]:
+    def _claim(
+        self, request: ClaimRequest, ids: list[str], status: str = "READY"
+    ) -> list[ClaimedTask]:
         now, at = self._now_sql(request.now)
         with self.connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {', '.join(MOVING)}, {now} FROM {LIVE} FORCE INDEX (PRIMARY) "
-                f"WHERE id IN ({self._marks(ids)}) AND status = 'READY' FOR UPDATE SKIP LOCKED",
-                [*at, *ids],
+                f"WHERE id IN ({self._marks(ids)}) AND status = %s FOR UPDATE SKIP LOCKED",
+                [*at, *ids, status],
             )
             place = {pk: index for index, pk in enumerate(ids)}
             locked = sorted(cursor.fetchall(), key=lambda row: place[str(row[0])])
@@ -192,6 +203,26 @@ class MySQLOperations(DatabaseOperations):
         )
         return list(values.values())
 
+    def _fair_keys(
+        self, cursor: Any, ready: str, here: Sequence[Any], after: str, limit: int
+    ) -> list[str]:
+        # One by one: in a correlated subquery MariaDB reads all keys up to the next one.
+        keys: list[str] = []
+        for start, end in ((after, None), (None, after)):
+            last = start
+            while len(keys) < min(self.FAIR_KEYS, limit):
+                compared = "fair_key >= %s" if last is None else "fair_key > %s"
+                cursor.execute(
+                    f"SELECT fair_key {ready} AND {compared} ORDER BY fair_key LIMIT 1",
+                    [*here, last or ""],
+                )
+                row = cursor.fetchone()
+                if row is None or (end is not None and row[0] > end):
+                    break
+                last = row[0]
+                keys.append(row[0])
+        return keys
+
     def move_back(self, ids: Sequence[str], *, statuses: Sequence[str], reason: str) -> list[str]:
         rank = self.quoted("rank")
         kept = {"failures": "0", "lost_count": "0", "reason": "%s", "run_after": "NULL"}
@@ -219,6 +250,9 @@ class MySQLOperations(DatabaseOperations):
     def _move(
         self, ids: Sequence[str], *, source: str, statuses: Sequence[str], insert: str, reason: str
     ) -> list[str]:
+        if not ids:
+            return []
+
         def unit() -> list[str]:
             with transaction.atomic(using=self.alias), self.connection.cursor() as cursor:
                 wanted = sorted(self.id_to_db(pk) for pk in ids)

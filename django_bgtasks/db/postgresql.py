@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -18,17 +19,8 @@ from uuid import uuid4
 from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-from .base import (
-    DONE,
-    INSERT_CHUNK,
-    LIVE,
-    MOVING,
-    ChangeDetector,
-    ClaimRequest,
-    DatabaseOperations,
-    Ending,
-    Exchange,
-)
+from .base import DONE, INSERT_CHUNK, LIVE, DatabaseOperations
+from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
 
 #: The channel of NOTIFY; the payload is the name of a queue.
 CHANNEL = "bgtasks"
@@ -44,7 +36,8 @@ _PLANNER = [
 # only the primary key will do.
 
 _ENDING_COLUMNS = (
-    "i uuid, c uuid, s text, f timestamptz, r jsonb, e jsonb, n int, l int, b timestamptz, x text"
+    "i uuid, c uuid, s text, f timestamptz, r jsonb, e jsonb, n int, l int, b timestamptz, "
+    "x text, o jsonb"
 )
 _MOVED = {
     "started_at": "CASE WHEN q.attempt <= 1 THEN COALESCE(o.b, q.started_at) ELSE q.started_at END",
@@ -52,6 +45,7 @@ _MOVED = {
     "failures": "o.n",
     "lost_count": "o.l",
     "errors": "o.e",
+    "notes": "COALESCE(o.o, q.notes)",
     "reason": "o.x",
 }
 _FINISH = f"""
@@ -77,14 +71,14 @@ RETURNING {_TAKEN}"""
 _ONE_QUEUE = f"""
 WITH c AS MATERIALIZED (
     SELECT id FROM {LIVE} WHERE status = 'READY' AND queue_name = %s
-    ORDER BY rank, id LIMIT %s FOR UPDATE SKIP LOCKED){_TAKE}"""
+    ORDER BY rank, fair_key, id LIMIT %s FOR UPDATE SKIP LOCKED){_TAKE}"""
 # Pulled lazily, queue by queue, until the outer LIMIT is reached.
 _IN_ORDER = f"""
 WITH c AS MATERIALIZED (
     SELECT x.id FROM unnest(%s::text[]) WITH ORDINALITY AS n(name, place)
     CROSS JOIN LATERAL (
         SELECT id FROM {LIVE} WHERE status = 'READY' AND queue_name = n.name
-        ORDER BY rank, id LIMIT %s FOR UPDATE SKIP LOCKED) x
+        ORDER BY rank, fair_key, id LIMIT %s FOR UPDATE SKIP LOCKED) x
     LIMIT %s){_TAKE}"""
 # The best of each queue without a lock, then the best of all with one. Three
 # times as many candidates, since others may hold the first.
@@ -93,11 +87,16 @@ WITH best AS MATERIALIZED (
     SELECT x.id, x.rank FROM unnest(%s::text[]) AS n(name)
     CROSS JOIN LATERAL (
         SELECT id, rank FROM {LIVE} WHERE status = 'READY' AND queue_name = n.name
-        ORDER BY rank, id LIMIT %s) x
+        ORDER BY rank, fair_key, id LIMIT %s) x
     ORDER BY x.rank, x.id LIMIT %s),
 c AS MATERIALIZED (
     SELECT t.id FROM best JOIN {LIVE} t ON t.id = best.id AND t.status || '' = 'READY'
     ORDER BY best.rank, best.id LIMIT %s FOR UPDATE OF t SKIP LOCKED){_TAKE}"""
+
+_BY_IDS = f"""
+WITH c AS MATERIALIZED (
+    SELECT id FROM {LIVE} WHERE id = ANY(%s::uuid[]) AND status || '' = %s
+    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED){_TAKE}"""
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -114,7 +113,8 @@ def _endings_json(endings: Iterable[Ending]) -> str:
             f'{{"i":"{o.id}","c":"{o.claim_id}","s":"{o.status}",'
             f'"f":"{o.finished_at.isoformat()}","r":{o.return_value or "null"},'
             f'"e":{o.errors or "null"},"n":{o.failures},"l":{o.lost_count},'
-            f'"b":{_text(o.began.isoformat() if o.began else None)},"x":{_text(o.reason)}}}'
+            f'"b":{_text(o.began.isoformat() if o.began else None)},"x":{_text(o.reason)},'
+            f'"o":{o.notes or "null"}}}'
             for o in endings
         )
         + "]"
@@ -158,10 +158,12 @@ class PostgreSQLOperations(DatabaseOperations):
                 )
                 cursor.execute(sql, [*fixed, f"[{document}]"])
 
-    def _claim(self, request: ClaimRequest) -> Statement:
+    def _claim(self, request: ClaimRequest, status: str = "READY") -> Statement:
         now, at = self._now_sql(request.now)
         take = [request.claim_id, request.worker_id, *at, request.lease, *at, *at]
         queues, limit = list(request.queues), request.limit
+        if request.candidates is not None:
+            return _BY_IDS.format(now=now), [list(request.candidates), status, limit, *take]
         if len(queues) == 1:
             return _ONE_QUEUE.format(now=now), [queues[0], limit, *take]
         if request.by_priority:
@@ -186,6 +188,30 @@ class PostgreSQLOperations(DatabaseOperations):
         if request is not None:
             done.claimed = self._claimed(results[-1], request)
         return done
+
+    def tidy(self) -> None:
+        # After 30,000 tasks a claim walked over so many dead entries of its index that it
+        # took 14 times as long (4.2 and 0.3 ms); autovacuum comes once a minute at best.
+        # Without waiting for anybody, and without the lock that giving pages back takes.
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {LIVE}")
+
+    @contextmanager
+    def by_index(self) -> Iterator[None]:
+        with transaction.atomic(using=self.alias):
+            with self.connection.cursor() as cursor:
+                cursor.execute(";".join(_PLANNER))
+            yield
+
+    def end(self, endings: Sequence[Ending]) -> set[str]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_FINISH, [_endings_json(endings)])
+            return {row[0] for row in cursor.fetchall()}
+
+    def claim_rows(self, request: ClaimRequest, *, status: str) -> list[ClaimedTask]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(*self._claim(request, status))
+            return self._claimed(cursor.fetchall(), request)
 
     def _run(self, work: Sequence[Statement]) -> list[list[Any]]:
         """Run statements in one transaction of READ COMMITTED; return the rows of each."""

@@ -18,17 +18,8 @@ from typing import Any
 
 from django.db import transaction
 
-from .base import (
-    DONE,
-    LIVE,
-    MOVING,
-    ChangeDetector,
-    ClaimedTask,
-    ClaimRequest,
-    DatabaseOperations,
-    Ending,
-    Exchange,
-)
+from .base import DONE, LIVE, DatabaseOperations
+from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
 
 _MOVED = {
     "started_at": "CASE WHEN attempt <= 1 THEN COALESCE(?, started_at) ELSE started_at END",
@@ -36,6 +27,7 @@ _MOVED = {
     "failures": "?",
     "lost_count": "?",
     "errors": "?",
+    "notes": "COALESCE(?, notes)",
     "reason": "?",
 }
 _END = (
@@ -46,7 +38,7 @@ _END = (
 _GONE = f"DELETE FROM {LIVE} WHERE id = %s AND claim_id = %s AND status = 'RUNNING'"
 _ONE_QUEUE = (
     f"SELECT id, rank, %s AS place FROM {LIVE} WHERE status = 'READY' AND queue_name = %s "
-    "ORDER BY rank, id LIMIT %s"
+    "ORDER BY rank, fair_key, id LIMIT %s"
 )
 
 
@@ -77,6 +69,8 @@ class SQLiteOperations(DatabaseOperations):
     @contextmanager
     def write(self) -> Iterator[None]:
         connection: Any = self.connection
+        # Before it is connected, a connection has no mode.
+        connection.ensure_connection()
         mode = connection.transaction_mode
         connection.transaction_mode = "IMMEDIATE"
         try:
@@ -105,6 +99,12 @@ class SQLiteOperations(DatabaseOperations):
         self.pause()
         return done
 
+    def end(self, endings: Sequence[Ending]) -> set[str]:
+        return self._end(endings)
+
+    def claim_rows(self, request: ClaimRequest, *, status: str) -> list[ClaimedTask]:
+        return self._claim(request, status)
+
     def _end(self, endings: Sequence[Ending]) -> set[str]:
         ended = set()
         with self.connection.cursor() as cursor:
@@ -119,6 +119,7 @@ class SQLiteOperations(DatabaseOperations):
                         o.failures,
                         o.lost_count,
                         o.errors,
+                        o.notes,
                         o.reason,
                         o.status,
                         self.time_to_db(o.finished_at),
@@ -132,6 +133,8 @@ class SQLiteOperations(DatabaseOperations):
         return ended
 
     def _candidates(self, request: ClaimRequest) -> list[str]:
+        if request.candidates is not None:
+            return [self.id_to_db(pk) for pk in request.candidates]
         found = []
         with self.connection.cursor() as cursor:
             for place, name in enumerate(request.queues):
@@ -143,7 +146,8 @@ class SQLiteOperations(DatabaseOperations):
             found.sort(key=lambda row: (row[1], row[0]))
         return [row[0] for row in found[: request.limit]]
 
-    def _claim(self, request: ClaimRequest) -> list[ClaimedTask]:
+    def _claim(self, request: ClaimRequest, status: str = "READY") -> list[ClaimedTask]:
+        # +status keeps SQLite from the index on status, where only the primary key will do.
         ids = self._candidates(request)
         if not ids:
             return []
@@ -160,7 +164,7 @@ class SQLiteOperations(DatabaseOperations):
                 f"UPDATE {LIVE} SET status = 'RUNNING', claim_id = %s, worker_id = %s, "
                 f"attempt = attempt + 1, lease_until = {until}, "
                 f"started_at = COALESCE(started_at, {now}), last_attempted_at = {now}, "
-                f"reason = '' WHERE id IN ({', '.join(['%s'] * len(ids))}) "
+                f"reason = '' WHERE id IN ({', '.join(['%s'] * len(ids))}) AND +status = %s "
                 f"RETURNING {', '.join(MOVING)}",
                 [
                     self.id_to_db(request.claim_id),
@@ -169,6 +173,7 @@ class SQLiteOperations(DatabaseOperations):
                     *at,
                     *at,
                     *ids,
+                    status,
                 ],
             )
             # All of them: a cursor that is not read to its end keeps the write lock.

@@ -1,17 +1,27 @@
+from .cancellation import Cancellation
 from .finished import FinishedTask
 from .indexes import PartialIndex
+from .limit import LimitHold, LimitKey, LimitWait
 from .queue import Queue
 from .queued import QueuedTask
 from .record import TaskRecord
+from .step import Step
+from .unique import UniqueKey
 from .worker import Duty, Worker, WorkerState
 
 __all__ = [
+    "Cancellation",
     "Duty",
     "FinishedTask",
+    "LimitHold",
+    "LimitKey",
+    "LimitWait",
     "PartialIndex",
     "Queue",
     "QueuedTask",
+    "Step",
     "TaskRecord",
+    "UniqueKey",
     "Worker",
     "WorkerState",
 ]

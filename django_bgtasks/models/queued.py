@@ -22,6 +22,10 @@ class QueuedTask(TaskRecord):
     # The negative of priority. InnoDB locks every row that it sorts, and MariaDB
     # 10.6 ignores DESC in an index: all columns of the claim's index ascend.
     rank = models.SmallIntegerField(editable=False)
+    # Digest of the key whose values take turns; empty without fair=.
+    fair_key = models.CharField(max_length=16, db_default="", default="", editable=False)
+    # Digest of the key at which it may have to wait: finds what waits there anyway.
+    limit_key = models.CharField(max_length=32, db_default="", default="", editable=False)
     # When a SCHEDULED task becomes READY; null for all others.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True, editable=False)
     # The fence: new with every claim, asked for by every later write.
@@ -39,7 +43,9 @@ class QueuedTask(TaskRecord):
             ("view_payload", "Can see the arguments, results and tracebacks of tasks"),
         )
         indexes = (
-            models.Index(fields=("status", "queue_name", "rank", "id"), name="bgtasks_claim"),
+            models.Index(
+                fields=("status", "queue_name", "rank", "fair_key", "id"), name="bgtasks_claim"
+            ),
             PartialIndex(
                 fields=("due_at", "id"),
                 where=models.Q(due_at__isnull=False),

@@ -24,7 +24,9 @@ class TaskRecord(models.Model):
     backend = models.CharField(_("backend"), max_length=64)
     args = models.JSONField(_("arguments"), default=list)
     kwargs = models.JSONField(_("keyword arguments"), default=dict)
-    # What .using() changed of the retry options; None where nothing was.
+    # What enqueue wrote down beside the arguments; None where there is nothing:
+    # the policy options that .using() changed by their names; "marks", the keys of
+    # its policies (policies.Marks.of); "expires_at" as ISO text; "metadata".
     options = models.JSONField(_("options"), null=True, blank=True)
     enqueued_at = models.DateTimeField(_("enqueued at"))
     run_after = models.DateTimeField(_("run after"), null=True, blank=True)
@@ -41,6 +43,10 @@ class TaskRecord(models.Model):
     # [{"attempt", "worker_id", "started_at", "ended_at", "exception_class_path",
     #   "traceback"}, ...], oldest first.
     errors = models.JSONField(_("errors"), null=True, blank=True)
+    # What a run left behind beside its outcome; None where that is nothing:
+    # {"progress": {"current", "total", "message", "at"}, "labels": {...},
+    #  "log": "..."}; at is time.time(), the log that of the attempt that ended it.
+    notes = models.JSONField(_("notes"), null=True, blank=True)
     # The state in words, where the status alone doesn't say: by whom cancelled, why put off.
     reason = models.CharField(_("reason"), max_length=255, db_default="", default="", blank=True)
 
@@ -63,6 +69,7 @@ class TaskRecord(models.Model):
         "lost_count",
         "worker_id",
         "errors",
+        "notes",
         "reason",
     )
 
@@ -85,7 +92,7 @@ class TaskRecord(models.Model):
     @property
     def worker_ids(self) -> list[str]:
         """The worker of each attempt, oldest first."""
-        ids = [error["worker_id"] for error in self.errors or ()]
+        ids = [error.get("worker_id", "") for error in self.errors or ()]
         if len(ids) < self.attempt:
             ids.append(self.worker_id)
         return ids

@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -31,6 +31,10 @@ _HIDDEN = SafeExceptionReporterFilter.hidden_settings
 _MASK = "••••"
 #: Arguments on a line are cut here.
 ARGUMENT_WIDTH = 60
+#: The message of an exception, here.
+ERROR_WIDTH = 200
+#: Hidden arguments of fewer characters are not looked for in messages.
+SHORTEST_SECRET = 4
 
 _SIGNS = {"start": "▶", "success": "✓", "retry": "↻", "failure": "✗"}
 _ASCII_SIGNS = {"start": ">", "success": "ok", "retry": "retry", "failure": "FAILED"}
@@ -46,7 +50,7 @@ class FromFramework(logging.Filter):
 
 def configure(plan: Any) -> None:
     """Set up the logging of one of a worker's processes as plan says."""
-    from ..worker.execution import framework_log_is_heard
+    from ..worker.observers import framework_log_is_heard
 
     own = logging.getLogger("django_bgtasks")
     configured = (getattr(settings, "LOGGING", None) or {}).get("loggers", {})
@@ -110,15 +114,19 @@ def log_finished(*, task_result: Any, **kwargs: Any) -> None:
     if not ok:
         facts["error"] = task_result.reason
         facts["traceback_text"] = task_result.errors[-1].traceback if task_result.errors else ""
-        facts["exception"] = error
+        # Its message, and its frames, may hold what hide_args hides.
+        facts["exception"] = None if _hide_args(task_result) else error
     logger.log(logging.INFO if ok else logging.ERROR, "finished", extra=facts)
 
 
 def log_retried(*, task_result: Any, exception: BaseException, delay: float, **kw: Any) -> None:
     """Log that an attempt raised and another one follows."""
-    from ..worker.execution import one_line
+    from ..worker.tracebacks import one_line
 
-    facts = _facts(task_result, "retry", error=one_line(exception), next=delay)
+    # Masked before it is cut: half a secret would not be found.
+    error = without_hidden(task_result, one_line(exception, 10_000))
+    error = error if len(error) <= ERROR_WIDTH else f"{error[: ERROR_WIDTH - 1]}…"
+    facts = _facts(task_result, "retry", error=error, next=delay)
     facts["took"] = (timezone.now() - task_result.last_attempted_at).total_seconds()
     logger.warning("will be retried", extra=facts)
 
@@ -135,14 +143,50 @@ def _times(result: Any) -> dict[str, float]:
 
 
 def call_in_words(result: Any) -> str:
-    """Return the arguments with their names, masked and cut."""
+    """Return the arguments with their names, masked and cut: hide_args and what looks secret."""
+    hidden = _hide_args(result)
+    text = " ".join(
+        f"{name}={_MASK if name in hidden else masked(name, value)!r}"
+        for name, value in _named(result)
+    )
+    return text if len(text) <= ARGUMENT_WIDTH else f"{text[: ARGUMENT_WIDTH - 1]}…"
+
+
+def _named(result: Any) -> Iterable[tuple[str, Any]]:
     signature = getattr(result.task, "signature", None)
     if signature is None:
-        pairs = [*((str(i), v) for i, v in enumerate(result.args)), *result.kwargs.items()]
-    else:
-        pairs = list(signature.named(result.args, result.kwargs))
-    text = " ".join(f"{name}={masked(name, value)!r}" for name, value in pairs)
-    return text if len(text) <= ARGUMENT_WIDTH else f"{text[: ARGUMENT_WIDTH - 1]}…"
+        return [*((str(i), v) for i, v in enumerate(result.args)), *result.kwargs.items()]
+    return signature.named(result.args, result.kwargs)
+
+
+def _hide_args(result: Any) -> tuple[str, ...]:
+    return getattr(result.task, "hide_args", ())
+
+
+def without_hidden(result: Any, text: str) -> str:
+    """Return text, such as the message of an exception, without the values of hide_args."""
+    hidden = _hide_args(result)
+    if not hidden:
+        return text
+    secrets = {
+        # In the one line of a message whitespace is joined.
+        " ".join(secret.split())
+        for name, value in _named(result)
+        if name in hidden
+        for secret in _texts_in(value)
+    }
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, _MASK)
+    return text
+
+
+def _texts_in(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _texts_in(item)]
+    return [] if value is None or isinstance(value, bool) else [str(value)]
 
 
 def masked(name: Any, value: Any) -> Any:
@@ -264,8 +308,9 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     if event is None:
         fields["event"] = "worker"
         fields["message"] = record.getMessage()
-        if hasattr(record, "task_id"):
-            fields["id"] = record.task_id
+        for name, field in (("task_name", "task"), ("task_id", "id"), ("queue", "queue")):
+            if getattr(record, name, ""):
+                fields[field] = getattr(record, name)
         if record.exc_info and record.exc_info[0]:
             fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
         return fields

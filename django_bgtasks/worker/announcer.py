@@ -9,7 +9,9 @@ from typing import Any
 
 from ..compat import task_finished
 from ..signals import task_retried
-from .execution import Execution, clean_connections, is_observed
+from .connections import clean_connections
+from .execution import Execution
+from .observers import is_observed
 
 logger = logging.getLogger("django_bgtasks.worker")
 

@@ -6,60 +6,76 @@ import contextvars
 import json
 import logging
 import os
+import threading
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from django.db import connections
 from django.utils import timezone
 
 from .. import registry
-from ..arguments import encode_result
-from ..compat import TASKS_LOGGER, TaskResultStatus, task_finished, task_started
+from ..arguments import encode_result, secrets_in, without_secrets
+from ..compat import TaskResultStatus, task_finished, task_started
 from ..context import DatabaseTaskContext, enter, leave
-from ..db import ClaimedTask, Ending, is_closed
-from ..exceptions import ResultNotStorable, UnknownTask
+from ..db import ClaimedTask, Ending, operations_for
+from ..encryption import UNREADABLE, opened, readable, sealer
+from ..exceptions import (
+    CancelRequested,
+    ClaimLost,
+    ResultNotStorable,
+    RetryRequested,
+    TaskInterrupted,
+    Undecipherable,
+    UnknownTask,
+)
 from ..results import DatabaseTaskResult, build_result
 from ..signals import task_retried
-from ..states import LiveStatus
+from ..states import FinalStatus, LiveStatus
+from .connections import clean_connections, reset_connections
+from .observers import is_observed, log_receiver_errors
+from .run import State, WorkersRun, is_coroutine_function
+from .tracebacks import format_error, one_line, storable
 
 logger = logging.getLogger("django_bgtasks.worker")
-_framework_logger = logging.getLogger(TASKS_LOGGER)
 
 #: Errors before the last so many lose their traceback, so that a row stays small.
 KEPT_TRACEBACKS = 10
 #: An unknown task is put off for 30 s, 60 s, ... at most 10 minutes.
 UNKNOWN_DELAYS = (30.0, 60.0, 120.0, 240.0, 480.0, 600.0)
 
+_made = threading.Lock()
 
-class Execution:
+
+class Execution(WorkersRun):
     """
     A task that a child holds.
 
     run() or arun() calls the function and never raises; afterwards ending,
-    retry_delay or put_off_delay says what is to be written, and announce()
-    tells the world once that is written.
+    retry_delay or put_off_delay says what is to be written, unless written or
+    superseded says that nothing is, and announce() tells the world once that
+    is written.
     """
 
     __slots__ = (
         "_result",
-        "backend",
-        "began",
         "ending",
         "errors",
         "exception",
         "failures",
+        "has_run",
+        "holds_a_place",
+        "noted",
         "place",
         "put_off_delay",
         "reason",
         "retry_delay",
-        "row",
         "seconds",
-        "task",
+        "superseded",
+        "thread",
+        "written",
     )
 
     def __init__(self, row: ClaimedTask, backend: Any, place: int) -> None:
@@ -67,6 +83,7 @@ class Execution:
         self.backend = backend
         self.place = place
         self.task: Any = None
+        self.options: Mapping[str, Any] | None = None
         self.began: datetime | None = None
         self.seconds = 0.0
         self.exception: BaseException | None = None
@@ -76,7 +93,21 @@ class Execution:
         self.failures = row.failures
         self.errors = row.errors
         self.reason = ""
+        self.has_run = False
+        #: Whether others wait for its end at a concurrency key.
+        self.holds_a_place = False
+        #: Its outcome, if that is no ending, is written.
+        self.noted = False
+        #: Whether the task's own code runs, and where: in a thread, or a loop's task.
+        self.interruptible = False
+        self.thread: int | None = None
+        self.coroutine: tuple[Any, Any] | None = None
+        #: The outcome is in the database already, with the task's own work.
+        self.written = False
+        #: Others have the task: nothing is to be written.
+        self.superseded = False
         self._result: DatabaseTaskResult | None = None
+        self._state: State | None = None
 
     def resolve(self) -> None:
         """Find the task; what went wrong is kept for run()."""
@@ -87,14 +118,15 @@ class Execution:
                 row.task_path, aliases=conf.aliases, modules=conf.task_modules
             )
             if row.options:
-                self.task = registry.restore(row.task_path, json.loads(row.options))
+                self.options = json.loads(row.options)
+                self.task = registry.restore(row.task_path, self.options)
         except BaseException as error:
             self.exception = error
 
     @property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
-        return self.task is not None and _is_coroutine_function(self.task.func)
+        return self.task is not None and is_coroutine_function(self.task.func)
 
     @property
     def result(self) -> DatabaseTaskResult:
@@ -102,10 +134,11 @@ class Execution:
         if self._result is None:
             row = self.row
             errors = json.loads(row.errors) if row.errors else []
+            conf = self.backend.conf
             self._result = build_result(
                 task=registry.restore(
                     row.task_path,
-                    json.loads(row.options) if row.options else None,
+                    self.options,
                     priority=row.priority,
                     queue_name=row.queue_name,
                     backend=row.backend,
@@ -116,8 +149,8 @@ class Execution:
                 enqueued_at=row.enqueued_at,
                 started_at=row.started_at,
                 last_attempted_at=row.last_attempted_at,
-                args=json.loads(row.args),
-                kwargs=json.loads(row.kwargs),
+                args=readable(json.loads(row.args), conf, [UNREADABLE]),
+                kwargs=readable(json.loads(row.kwargs), conf, {}),
                 backend=row.backend,
                 database=self.backend.database,
                 errors=errors,
@@ -135,13 +168,18 @@ class Execution:
         try:
             if self.exception is not None:
                 raise self.exception
-            value = contextvars.copy_context().run(self._call)
-            self.seconds = time.perf_counter() - clock
-            self._succeed(value)
+            if self._is_worth_starting():
+                value = contextvars.copy_context().run(self._call)
+                self.seconds = time.perf_counter() - clock
+                if not self.written:
+                    self._succeed(value)
         except BaseException as error:  # SystemExit, too, is the task's failure.
             self.seconds = time.perf_counter() - clock
             self._fail(error)
         finally:
+            self.has_run = True
+            if self._state is not None and self._state.interrupt is not None:
+                reset_connections()
             clean_connections()
             if directory is not None and _working_directory() != directory:
                 with suppress(OSError):
@@ -151,81 +189,182 @@ class Execution:
         args, kwargs = self._prepare()
         token = enter(self)
         try:
-            return self.task.func(*args, **kwargs)
+            # A task of another backend that was enqueued with .using() has no options of ours.
+            if getattr(self.task, "atomic", False):
+                operations = operations_for(self.backend.database)
+                # A conflict with another transaction undid all: it is called again.
+                return operations.retrying(partial(self._call_atomic, operations, args, kwargs))
+            return self._call_function(args, kwargs)
         finally:
             leave(token)
 
+    def _call_atomic(self, operations: Any, args: Any, kwargs: Any) -> Any:
+        """Call the function and write what came of it in one transaction, under the claim."""
+        if self._state is not None and self._state.steps is not None:
+            # Those of a call that was undone were undone with it.
+            self._state.steps.used.clear()
+        with operations.write():
+            value = self._call_function(args, kwargs)
+            self._succeed(value)
+            if operations.end([self.ending]) != {self.row.id}:
+                raise ClaimLost("Others have taken the task over; its work is undone.")
+        self.written = True
+        return value
+
+    def _call_function(self, args: Any, kwargs: Any) -> Any:
+        self.thread = threading.get_ident()
+        try:
+            self.interruptible = True
+            if self._state is not None and self._state.interrupt is not None:
+                raise self._state.interrupt
+            return self.task.func(*args, **kwargs)
+        finally:
+            self.interruptible = False
+            if self._state is not None:
+                # Whoever interrupts holds the lock while it does.
+                with self._state.lock:
+                    pass
+                # An asynchronous exception that was on its way arrives here.
+                for _ in (1, 2, 3):
+                    pass
+
     async def arun(self) -> None:
         """Await the function of an async task; never raise."""
+        import asyncio
+
         from asgiref.sync import sync_to_async
 
         self.began = timezone.now()
         clock = time.perf_counter()
         try:
-            args, kwargs = self._prepare(send=False)
-            if is_observed(task_started):
-                await task_started.asend_robust(type(self.backend), task_result=self.result)
-            token = enter(self)
-            try:
-                value = await self.task.func(*args, **kwargs)
-            finally:
-                leave(token)
-            self.seconds = time.perf_counter() - clock
-            self._succeed(value)
+            if self._is_worth_starting():
+                args, kwargs = self._prepare(send=False)
+                if is_observed(task_started):
+                    await task_started.asend_robust(type(self.backend), task_result=self.result)
+                token = enter(self)
+                try:
+                    self.coroutine = (asyncio.get_running_loop(), asyncio.current_task())
+                    self.interruptible = True
+                    if (error := self._shall_end) is not None:
+                        raise error
+                    value = await self.task.func(*args, **kwargs)
+                finally:
+                    self.interruptible = False
+                    leave(token)
+                self.seconds = time.perf_counter() - clock
+                self._succeed(value)
         except BaseException as error:  # A CancelledError that nobody asked for, too.
             self.seconds = time.perf_counter() - clock
+            if isinstance(error, asyncio.CancelledError) and self._shall_end is not None:
+                error = self._shall_end.with_traceback(error.__traceback__)
             self._fail(error)
         finally:
-            await sync_to_async(clean_connections, thread_sensitive=True)()
+            self.has_run = True
+            try:
+                await sync_to_async(clean_connections, thread_sensitive=True)()
+            except asyncio.CancelledError:
+                # It came too late to end anything but this.
+                await sync_to_async(clean_connections, thread_sensitive=True)()
+
+    def _is_worth_starting(self) -> bool:
+        """Say whether to call the function; else its ending is made."""
+        if self._state is not None and self._state.cancelled is not None:
+            self.ending = self._ending(FinalStatus.CANCELLED.value, self._state.cancelled)
+            return False
+        expires = (self.options or {}).get("expires_at")
+        if expires is not None and self.began is not None:
+            late = self.began - datetime.fromisoformat(expires)
+            if late > timedelta(0):
+                reason = f"Expired: it could not start before {expires[:19].replace('T', ' ')} UTC."
+                self.ending = self._ending(FinalStatus.CANCELLED.value, reason)
+                return False
+        return True
 
     def _prepare(self, *, send: bool = True) -> tuple[list[Any], dict[str, Any]]:
         row = self.row
         args = json.loads(row.args) if row.args != "[]" else []
         kwargs = json.loads(row.kwargs) if row.kwargs != "{}" else {}
+        if type(args) is dict or "$encrypted" in kwargs:
+            conf = self.backend.conf
+            args, kwargs = opened(args, conf), opened(kwargs, conf)
         if self.task.takes_context:
             args.insert(0, self.context())
         if send and is_observed(task_started):
-            _log_receiver_errors(
+            log_receiver_errors(
                 task_started.send_robust(type(self.backend), task_result=self.result)
             )
         return args, kwargs
 
+    # What a context asks
+
     def context(self) -> DatabaseTaskContext:
         """Return the context of this run."""
-        return DatabaseTaskContext(task_result=self.result, failures=self.row.failures)
+        return DatabaseTaskContext(task_result=self.result, failures=self.row.failures, run=self)
 
     # What came of it
+
+    def _ending(self, status: str, reason: str, **more: Any) -> Ending:
+        return Ending(
+            id=self.row.id,
+            claim_id=self.row.claim_id,
+            status=status,
+            finished_at=timezone.now(),
+            errors=self.errors,
+            failures=self.failures,
+            lost_count=self.row.lost_count,
+            began=self.began,
+            reason=reason[:255],
+            notes=self.notes(final=True),
+            **more,
+        )
 
     def _succeed(self, value: Any) -> None:
         if value is None:
             encoded = None
         else:
+            conf = self.backend.conf
             try:
-                encoded = encode_result(
-                    self.task.func.__name__, value, self.backend.conf.max_result_size
-                )
+                encoded = encode_result(f"{self.task.func.__name__}()", value, conf.max_result_size)
             except ValueError as error:
                 # From None: the chain would end in our own code.
                 raise ResultNotStorable(str(error)) from None
-        self.ending = Ending(
-            id=self.row.id,
-            claim_id=self.row.claim_id,
-            status="SUCCESSFUL",
-            finished_at=timezone.now(),
-            return_value=encoded,
-            errors=self.errors,
-            failures=self.row.failures,
-            lost_count=self.row.lost_count,
-            began=self.began,
-        )
+            seal = sealer(conf)
+            if seal is not None:
+                encoded = seal(encoded)
+        self.ending = self._ending("SUCCESSFUL", "", return_value=encoded)
 
     def _fail(self, error: BaseException) -> None:
+        self.ending = None
+        state = self._state
+        if (
+            isinstance(error, TaskInterrupted)
+            and state is not None
+            and state.interrupt is not None
+            and type(error) is type(state.interrupt)
+        ):
+            # An asynchronous exception has a class and no words.
+            error = state.interrupt.with_traceback(error.__traceback__)
         self.exception = error
-        if isinstance(error, UnknownTask) and self.task is None and self._put_off(error):
-            return
+        if isinstance(error, ClaimLost):
+            self.superseded = True
+        elif isinstance(error, UnknownTask) and self.task is None and self._put_off(error):
+            pass
+        elif isinstance(error, Undecipherable):
+            self.put_off_delay, self.reason = UNKNOWN_DELAYS[0], one_line(error)
+        elif state is not None and state.cancelled is not None:
+            if not isinstance(error, CancelRequested):
+                self.errors = self._with_error(error)
+            self.reason = state.cancelled
+            self.ending = self._ending(FinalStatus.CANCELLED.value, state.cancelled)
+        elif isinstance(error, RetryRequested) and not error.spends_attempt:
+            self.put_off_delay, self.reason = error.delay, self.masked(error.reason)
+        else:
+            self._fail_attempt(error)
+
+    def _fail_attempt(self, error: BaseException) -> None:
         self.failures = self.row.failures + 1
-        policy = getattr(self.task, "policy", None)
         delay = None
+        policy = getattr(self.task, "policy", None)
         if policy is not None:
             try:
                 delay = policy.delay(self.failures, error)
@@ -233,7 +372,7 @@ class Execution:
                 broken.__context__ = error
                 error = self.exception = broken
         self.errors = self._with_error(error)
-        self.reason = one_line(error)
+        self.reason = one_line(error, mask=self.masked)
         if delay is not None:
             self.retry_delay = delay
             return
@@ -241,26 +380,17 @@ class Execution:
 
     def failed_ending(self) -> Ending:
         """Return the ending of a task that is not tried again."""
-        return Ending(
-            id=self.row.id,
-            claim_id=self.row.claim_id,
-            status="FAILED",
-            finished_at=timezone.now(),
-            errors=self.errors,
-            failures=self.failures,
-            lost_count=self.row.lost_count,
-            began=self.began,
-            reason=self.reason,
-        )
+        return self._ending("FAILED", self.reason)
 
     def fail_unstorable(self, error: BaseException) -> None:
         """Replace an outcome that the database refused by one that it can't refuse."""
-        text = str(error).encode("ascii", "backslashreplace").decode()[:2_000]
+        text = self.masked(str(error)).encode("ascii", "backslashreplace").decode()[:2_000]
         self.exception = ResultNotStorable(f"The database refused what the task returned: {text}")
         self.retry_delay = None
+        self._state = None
         self.failures = self.row.failures + 1
         self.errors = self._with_error(self.exception)
-        self.reason = one_line(self.exception)
+        self.reason = one_line(self.exception, mask=self.masked)
         self.ending = self.failed_ending()
 
     def _put_off(self, error: UnknownTask) -> bool:
@@ -268,10 +398,10 @@ class Execution:
         row = self.row
         age = (timezone.now() - (row.run_after or row.enqueued_at)).total_seconds()
         grace = self.backend.conf.unknown_task_grace
-        if age >= grace:
+        if grace is not None and age >= grace:
             return False
         delay = next((d for d in UNKNOWN_DELAYS if d > age / 2), UNKNOWN_DELAYS[-1])
-        self.put_off_delay = min(delay, max(0.05, grace - age))
+        self.put_off_delay = delay if grace is None else min(delay, max(0.05, grace - age))
         self.reason = one_line(error)
         return True
 
@@ -280,18 +410,39 @@ class Execution:
         errors = json.loads(row.errors) if row.errors else []
         for old in errors[: -(KEPT_TRACEBACKS - 1)]:
             old["traceback"] = ""
+            old.pop("log", None)
         cls = type(error)
-        errors.append(
-            {
-                "attempt": row.attempt,
-                "worker_id": row.worker_id,
-                "started_at": self.began and self.began.isoformat(),
-                "ended_at": timezone.now().astimezone(UTC).isoformat(),
-                "exception_class_path": storable(f"{cls.__module__}.{cls.__qualname__}"),
-                "traceback": format_error(error, self.backend.conf.max_traceback_size),
-            }
-        )
+        entry = {
+            "attempt": row.attempt,
+            "worker_id": row.worker_id,
+            "started_at": self.began and self.began.isoformat(),
+            "ended_at": timezone.now().astimezone(UTC).isoformat(),
+            "exception_class_path": storable(f"{cls.__module__}.{cls.__qualname__}"),
+            "traceback": format_error(
+                error, self.backend.conf.max_traceback_size, mask=self.masked
+            ),
+        }
+        if self._state is not None and self._state.log is not None:
+            entry["log"] = self._state.log.text()
+        errors.append(entry)
         return json.dumps(errors)
+
+    def masked(self, text: str) -> str:
+        """Return text without the values of hide_args."""
+        hidden = getattr(self.task, "hide_args", ())
+        if not hidden:
+            return text
+        try:
+            conf = self.backend.conf
+            args = opened(json.loads(self.row.args), conf)
+            kwargs = opened(json.loads(self.row.kwargs), conf)
+        except Undecipherable:
+            return text
+        named = self.task.signature.named(args, kwargs)
+        return without_secrets(
+            text,
+            [secret for name, value in named if name in hidden for secret in secrets_in(value)],
+        )
 
     # Telling
 
@@ -299,7 +450,7 @@ class Execution:
         """Send the signal of an outcome that is written."""
         sender = type(self.backend)
         if self.retry_delay is not None:
-            _log_receiver_errors(
+            log_receiver_errors(
                 task_retried.send_robust(
                     sender,
                     task_result=self._final_result(),
@@ -312,9 +463,7 @@ class Execution:
 
     def _announce_end(self, sender: type) -> None:
         def send() -> None:
-            _log_receiver_errors(
-                task_finished.send_robust(sender, task_result=self._final_result())
-            )
+            log_receiver_errors(task_finished.send_robust(sender, task_result=self._final_result()))
 
         if self.exception is None:
             send()
@@ -332,13 +481,19 @@ class Execution:
             changes["started_at"] = self.began or result.started_at
         if self.ending is not None:
             changes.update(
-                status=TaskResultStatus[self.ending.status],
+                status=(
+                    TaskResultStatus.SUCCESSFUL
+                    if self.ending.status == "SUCCESSFUL"
+                    else TaskResultStatus.FAILED
+                ),
                 state=self.ending.status,
                 finished_at=self.ending.finished_at,
                 reason=self.ending.reason,
             )
             if self.ending.return_value is not None:
-                changes["_return_value"] = json.loads(self.ending.return_value)
+                changes["_return_value"] = opened(
+                    json.loads(self.ending.return_value), self.backend.conf
+                )
         else:
             changes.update(status=TaskResultStatus.READY, state=str(LiveStatus.SCHEDULED))
         if self.errors and self.exception is not None:
@@ -356,127 +511,8 @@ class Execution:
         return result
 
 
-def _is_coroutine_function(func: Callable[..., Any]) -> bool:
-    return bool(func.__code__.co_flags & 0x80) if hasattr(func, "__code__") else False
-
-
-def is_observed(signal: Any) -> bool:
-    """
-    Say whether anybody but Django's own logging listens to a signal, or that is heard.
-
-    What a receiver is given costs more to make than a short task to run.
-    """
-    return len(signal.receivers) > 1 or (bool(signal.receivers) and framework_log_is_heard())
-
-
-@lru_cache(maxsize=1)
-def framework_log_is_heard() -> bool:
-    """Say whether a handler takes what Django's receivers log of a success."""
-    if not _framework_logger.isEnabledFor(logging.INFO):
-        return False
-    record = logging.LogRecord(TASKS_LOGGER, logging.INFO, __file__, 0, "", (), None)
-    heard: logging.Logger | None = _framework_logger
-    while heard is not None:
-        if any(h.level <= logging.INFO and h.filter(record) for h in heard.handlers):
-            return True
-        heard = heard.parent if heard.propagate else None
-    return False
-
-
-def _log_receiver_errors(responses: Any) -> None:
-    for receiver, response in responses:
-        if isinstance(response, Exception):
-            logger.error(
-                "A signal receiver failed: %r",
-                receiver,
-                exc_info=(type(response), response, response.__traceback__),
-            )
-
-
 def _working_directory() -> str | None:
     try:
         return os.getcwd()
     except FileNotFoundError:
         return None
-
-
-def clean_connections() -> None:
-    """
-    Leave this thread's connections as a new task expects them.
-
-    They stay open, whatever CONN_MAX_AGE says (runworker's children set it); a
-    transaction that was left open is rolled back, a broken connection closed.
-    """
-    for connection in connections.all(initialized_only=True):
-        try:
-            _clean(connection)
-        except Exception:
-            reset_connection(connection)
-
-
-def _clean(connection: Any) -> None:
-    raw = connection.connection
-    if raw is not None and is_closed(raw):
-        reset_connection(connection)
-    elif (
-        connection.in_atomic_block
-        or connection.needs_rollback
-        or (raw is not None and not connection.get_autocommit())
-    ):
-        logger.warning(
-            "A task left a transaction open on database %r; it is rolled back.", connection.alias
-        )
-        reset_connection(connection)
-    elif raw is not None:
-        connection.close_if_unusable_or_obsolete()
-
-
-def reset_connection(connection: Any) -> None:
-    """Close a connection, whatever state it is in."""
-    connection.in_atomic_block = False
-    connection.atomic_blocks = []
-    connection.savepoint_ids = []
-    connection.needs_rollback = False
-    connection.closed_in_transaction = False
-    connection.run_on_commit = []
-    try:
-        connection.close()
-    except Exception:  # The server is gone; there is nothing left to close.
-        connection.connection = None
-
-
-def storable(text: str) -> str:
-    """Return text with what a database refuses replaced by U+FFFD."""
-    return (
-        text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """Return class and message of an exception for a column of a list."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message can't be shown)"
-    message = " ".join(storable(message[: 2 * limit]).split())
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def format_error(error: BaseException, limit: int) -> str:
-    """Return the traceback, without our own frames and without its middle if it is too long."""
-    try:
-        tb = error.__traceback__
-        while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
-            tb = tb.tb_next
-        text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
-    except BaseException as broken:
-        text = (
-            f"{type(error).__module__}.{type(error).__qualname__} (its traceback can't be "
-            f"formatted: {type(broken).__name__})\n"
-        )
-    if len(text) > limit:
-        cut = f"\n… {len(text) - limit:,} characters left out …\n"
-        half = max(0, limit - len(cut)) // 2
-        text = f"{text[:half]}{cut}{text[-half:]}"
-    return storable(text)

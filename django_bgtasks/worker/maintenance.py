@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from django.db import DatabaseError
 from django.utils import timezone
 
-from .. import registry, transitions
+from .. import limits, registry, transitions, uniqueness
 from ..db import operations_for
-from ..models import Duty, Worker
+from ..exceptions import TaskTimeout
+from ..models import Cancellation, Duty, Worker
 from ..states import FinalStatus
 
 logger = logging.getLogger("django_bgtasks.worker")
@@ -20,8 +23,13 @@ logger = logging.getLogger("django_bgtasks.worker")
 BATCH = 500
 #: Seconds between two prunings, by whichever worker.
 PRUNE_INTERVAL = 60.0
+#: Seconds between two tidyings, and finished tasks of one worker from which on it is worth it.
+TIDY_INTERVAL = 2.0
+TIDY_TASKS = 2_000
 #: Rows that one round of pruning deletes at most, lest it keep others from the database.
 PRUNE_ROUND = 20_000
+#: Seconds for which a key of a limit, or a unique one, is kept after its last use.
+KEY_RETENTION = 3600.0
 #: Seconds for which a worker that ended is still shown.
 WORKER_RETENTION = 3600.0
 
@@ -86,6 +94,23 @@ def fails_when_lost(row: Any) -> bool:
     return getattr(task, "on_lost", "retry") == "fail"
 
 
+def pause_after_timeout(row: Any, failures: int) -> float | None:
+    """
+    Return the seconds until the next attempt of a task that was killed, None if there is none.
+
+    A function as backoff isn't asked: it is the user's code, which the
+    supervisor doesn't run. The pause is exponential then.
+    """
+    policy = getattr(
+        registry.restore(row.task_path, row.options, backend=row.backend), "policy", None
+    )
+    if policy is None:
+        return None
+    if callable(policy.backoff):
+        policy = replace(policy, backoff="exponential")
+    return policy.delay(failures, TaskTimeout())
+
+
 def prune(
     alias: str,
     *,
@@ -117,6 +142,24 @@ def prune(
             if not count:
                 break
     return total
+
+
+def forget_keys(alias: str) -> None:
+    """Delete what is kept of limits and unique keys that nobody has used for long."""
+    before = operations_for(alias).now() - timedelta(seconds=KEY_RETENTION)
+    limits.forget(alias, before, BATCH)
+    uniqueness.forget(alias, before, BATCH)
+    Cancellation.objects.using(alias).filter(asked_at__lt=before).delete()
+
+
+def tidy(alias: str) -> None:
+    """Have the database clear up behind a burst; what it refuses to the worker is left to it."""
+    if not take_duty(alias, "tidy", TIDY_INTERVAL):
+        return
+    try:
+        operations_for(alias).tidy()
+    except DatabaseError as error:
+        logger.debug("The live table could not be tidied: %s", error)
 
 
 def forget_workers(alias: str) -> None:

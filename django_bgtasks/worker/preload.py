@@ -52,7 +52,9 @@ def set_up(plan: Any) -> None:
     load_project()
     from django.db import connections
 
+    from ..compat import task_backends
     from ..observability.logs import configure
+    from . import capture
 
     for config in connections.settings.values():
         # 0, the default, would have every task connect anew.
@@ -61,3 +63,5 @@ def set_up(plan: Any) -> None:
     # Whatever was inherited belongs to somebody else.
     connections.close_all()
     configure(plan)
+    backend: Any = task_backends[plan.backend]
+    capture.install(backend.conf.capture_log)

@@ -25,9 +25,11 @@ class ChildProcess:
         self.started_at = time.monotonic()
         self.ready = False
         self.retiring = False
+        #: Whether another child has taken its place already.
+        self.replaced = False
         #: None while the process runs; a signal is negative.
         self.exit_code: int | None = None
-        self.counts = {"successful": 0, "failed": 0, "retried": 0}
+        self.counts = {"successful": 0, "failed": 0, "cancelled": 0, "retried": 0}
         self.running = 0
 
     def send(self, *message: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .. import transitions
@@ -42,19 +42,27 @@ class Recovery:
         why: str,
         *,
         interrupted: bool = False,
+        overdue: Collection[str] = (),
     ) -> None:
         """
         Take over what a dead child held.
 
         What had not begun is unharmed; with interrupted, what had begun is, too.
-        claim is the claim that was on its way.
+        overdue are the ids of those for which the child was killed. claim is the
+        claim that was on its way.
         """
         unharmed: list[Entry] = []
         lost: list[Entry] = []
+        late: list[Entry] = []
         for entry in entries:
+            if entry.id in overdue:
+                late.append(entry)
+                continue
             begun = entry.stage == Stage.STARTED and not interrupted
             (lost if begun else unharmed).append(entry)
-        if entries:
+        if late:
+            self._pending.append(lambda: self._end_overdue(late))
+        if unharmed or lost:
             self._pending.append(lambda: self._give_back(unharmed, lost, why, interrupted))
         if claim is not None:
             known = [entry.id for entry in entries]
@@ -92,6 +100,19 @@ class Recovery:
                 ),
                 why,
             )
+
+    def _end_overdue(self, late: list[Entry]) -> None:
+        why = "It did not end within the grace after its timeout, or when told to; its process "
+        ended = transitions.end_overdue(
+            self._alias,
+            [(entry.id, entry.claim_id) for entry in late],
+            why=f"{why}was killed.",
+            pause=maintenance.pause_after_timeout,
+        )
+        for task_id in ended.again:
+            logger.warning("Task %s will be retried.", task_id, extra={"task_id": task_id})
+        for task_id in ended.failed:
+            self._failed(task_id)
 
     def _must_not_run_again(self, unharmed: list[Entry]) -> set[str]:
         """Return ids of tasks that ran unrecorded and have on_lost="fail"."""

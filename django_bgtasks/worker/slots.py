@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 from .board import MAX_PREFETCH, Board
 from .execution import Execution
+from .interrupts import Interrupts
 
 #: How far ahead a child claims, in seconds of work at the recent pace.
 PREFETCH_SECONDS = 0.1
@@ -26,13 +27,20 @@ class Slots:
     """
 
     def __init__(
-        self, board: Board, *, threads: int, async_concurrency: int, changed: Callable[[], None]
+        self,
+        board: Board,
+        interrupts: Interrupts,
+        *,
+        threads: int,
+        async_concurrency: int,
+        changed: Callable[[], None],
     ) -> None:
         self.threads = threads
         self.async_concurrency = async_concurrency
         #: Executions that have run, for the dispatcher to take.
         self.done: deque[Execution] = deque()
         self._board = board
+        self._interrupts = interrupts
         self._changed = changed
         self._queue: SimpleQueue[Execution | None] = SimpleQueue()
         self._busy = 0
@@ -93,6 +101,22 @@ class Slots:
         """Free slots of the event loop."""
         return max(0, self.async_concurrency - self._async_busy)
 
+    def free_for(self, execution: Execution) -> bool:
+        """Say whether a slot would begin an execution at once."""
+        if execution.is_async:
+            return self.async_room > 0
+        return self.free > 0
+
+    @property
+    def free(self) -> int:
+        """Threads that would begin an execution at once."""
+        return self.threads - self._busy - self._queue.qsize()
+
+    @property
+    def ahead(self) -> int:
+        """How many tasks a thread uses up in PREFETCH_SECONDS at the recent pace."""
+        return int(PREFETCH_SECONDS / self._pace)
+
     def wanted(self) -> int:
         """
         Return how many more tasks to claim for the threads.
@@ -100,7 +124,7 @@ class Slots:
         The free threads, and what all of them use up in PREFETCH_SECONDS at
         their recent pace; nothing ahead while one is at a slow task.
         """
-        ahead = int(self.threads * PREFETCH_SECONDS / self._pace)
+        ahead = self.threads * self.ahead
         if ahead:
             began = min(self._started.copy().values(), default=None)
             if began is not None and time.monotonic() - began > PREFETCH_SECONDS:
@@ -141,8 +165,10 @@ class Slots:
                 with self._count_lock:
                     self._busy += 1
             self._started[me] = time.monotonic()
-            board.start(execution.place)
+            watched = self._start(execution)
             execution.run()
+            if watched:
+                self._interrupts.forget()
             board.ran(execution.place)
             del self._started[me]
             done.append(execution)
@@ -155,9 +181,22 @@ class Slots:
             if waiting in (0, self._low_water) or len(done) >= 100:
                 self._changed()
 
+    def _start(self, execution: Execution) -> bool:
+        """Note that an execution begins; say whether its time is watched."""
+        limits = execution.limits
+        if limits is None:
+            self._board.start(execution.place)
+            return False
+        timeout, grace = limits
+        self._board.start(execution.place, timeout + grace)
+        self._interrupts.watch(execution, timeout)
+        return True
+
     async def _arun(self, execution: Execution) -> None:
-        self._board.start(execution.place)
+        watched = self._start(execution)
         await execution.arun()
+        if watched:
+            self._interrupts.forget()
         self._board.ran(execution.place)
         self.done.append(execution)
         # The dispatcher's thread counts, too.

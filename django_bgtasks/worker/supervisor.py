@@ -18,20 +18,21 @@ from typing import Any
 
 from django.db import DatabaseError, connections
 
-from .. import wakeups
+from .. import limits, transitions, wakeups
 from ..db import FailureKind, classify, operations_for
 from ..models.worker import WorkerState
 from ..signals import worker_started, worker_stopped
 from . import maintenance
 from .board import Stage
-from .child import resident_memory
-from .execution import reset_connection
+from .connections import reset_connection
 from .heartbeat import Heartbeat
 from .leases import Contact, Fence, boot_clock
+from .memory import resident_memory
 from .plan import WorkerPlan
 from .processes import ChildProcess, launcher
 from .recovery import Recovery
 from .requests import SignalRequests
+from .watchdog import Watchdog
 
 logger = logging.getLogger("django_bgtasks.worker")
 
@@ -39,6 +40,9 @@ logger = logging.getLogger("django_bgtasks.worker")
 FINISHED, CRASHED, FORCED, RELOAD = 0, 1, 4, 30
 #: A child that dies within this time of its start is replaced with growing pauses.
 YOUNG = 2.0
+#: Seconds between the looks of two children that are woken by one hint: mostly it
+#: means one task, and claims of all at once would be in each other's way.
+STAGGER = 0.003
 
 
 class Timer:
@@ -71,16 +75,25 @@ class Supervisor:
         self.children: list[ChildProcess] = []
         self.contact = Contact()
         self.fence = Fence(self.contact, plan.lease, self._holders, self._fenced)
+        self.watchdog = Watchdog(lambda: self.children)
         self.heartbeat = Heartbeat(plan)
         self.detector = self.operations.change_detector(self._queues, listen=backend.conf.listen)
         self.selector = selectors.DefaultSelector()
         self.paused: set[str] = set()
+        #: Queues in which fair keys take turns.
+        self.fair: frozenset[str] = frozenset()
+        # What children were told to end: (task, by force).
+        self.told_to_end: set[tuple[str, bool]] = set()
+        # How many tasks had ended when the live table was last tidied.
+        self.tidied_at = 0
+        # Where the next sweep of the limits begins.
+        self.sweep_after = ""
         self.state = WorkerState.RUNNING
         self.exit_code = FINISHED
         self.stop_at: float | None = None
         self.requests = SignalRequests()
         self.stop_heard = False
-        self.ended_counts = {"successful": 0, "failed": 0, "retried": 0}
+        self.ended_counts = {"successful": 0, "failed": 0, "cancelled": 0, "retried": 0}
         self.respawn_at = 0.0
         self.early_deaths = 0
         self.children_were_ready = False
@@ -103,6 +116,7 @@ class Supervisor:
                 self._spawn()
             timers = self._timers()
             self.fence.start()
+            self.watchdog.start()
             worker_started.send_robust(self.sender, worker=self.heartbeat.worker)
             while self.children or not self._may_end():
                 self._wait(timers)
@@ -114,6 +128,7 @@ class Supervisor:
                 self._drive_shutdown()
         finally:
             self.fence.stop()
+            self.watchdog.stop()
             for child in self.children:
                 child.kill()
             self.launcher.close()
@@ -147,14 +162,17 @@ class Supervisor:
             Timer(lease / 6, self._renew),
             Timer(min(5.0, lease / 3), self._beat),
             Timer(1.0, self._read_queues),
+            Timer(0.5, self._read_cancellations),
             Timer(1.0, self.recovery.go_on),
             Timer(1.0, self._watch_limits),
         ]
         if self.plan.maintenance:
             timers += [
                 Timer(1.0, self._promote),
+                Timer(1.0, self._sweep_limits),
                 Timer(lease / 3, self._reap),
                 Timer(5.0, self._prune),
+                Timer(2.0, self._tidy),
             ]
         if self.plan.reload:
             timers.append(Timer(1.0, self._watch_source))
@@ -167,7 +185,7 @@ class Supervisor:
         until = min(timer.due_at for timer in timers)
         if self.stop_at is not None:
             until = min(until, self.stop_at, time.monotonic() + 0.1)
-        if len(self.children) < self.plan.processes:
+        if self._missing() > 0:
             until = min(until, time.monotonic() + 0.05)
         self._watch_detector()
         # An idle worker goes round here over a hundred times a second.
@@ -205,9 +223,11 @@ class Supervisor:
                 self.selector.register(fd, selectors.EVENT_READ, None)
 
     def _wake(self) -> None:
-        for child in self.children:
-            if child.ready and not child.retiring:
-                child.send("wake")
+        """Have the idlest child look for work at once, and each other one a little later."""
+        listening = [child for child in self.children if child.ready and not child.retiring]
+        listening.sort(key=lambda child: child.board.held)
+        for place, child in enumerate(listening):
+            child.send("wake", place * STAGGER)
 
     # Children
 
@@ -219,6 +239,8 @@ class Supervisor:
         if watched not in self.selector.get_map():
             self.selector.register(watched, selectors.EVENT_READ, self._bury_the_dead)
         child.send("queues", self._queues_for_children())
+        if self.fair:
+            child.send("fair", self.fair)
         if self.state == WorkerState.QUIET:
             child.send("quiet")
 
@@ -234,8 +256,10 @@ class Supervisor:
                 child.ready = self.children_were_ready = True
                 self.early_deaths = 0
                 self._announce()
-            elif kind == "retiring":
+            elif kind in ("retiring", "replaced"):
                 child.retiring = True
+                # Who knows whether it will end: another takes its place at once.
+                child.replaced = kind == "replaced"
                 logger.info("Child %d is replaced: %s.", child.pid, details[0])
             elif kind == "counts":
                 child.counts, child.running = details
@@ -261,16 +285,21 @@ class Supervisor:
         for kind, *details in child.received():
             if kind == "counts":
                 child.counts = details[0]
-            elif kind == "retiring":
+            elif kind in ("retiring", "replaced"):
                 child.retiring = True
         self._forget(child)
         entries = child.entries()
         claim = child.board.announced_claim()
         fenced = child.pid in self.fence.killed
         self.fence.killed.discard(child.pid)
-        how = "was ended, as its leases could not be renewed" if fenced else child.how_it_ended()
+        overdue = self.watchdog.killed.pop(child.pid, frozenset())
+        how = child.how_it_ended()
+        if fenced:
+            how = "was ended, as its leases could not be renewed"
+        elif overdue:
+            how = "was killed, as another task in it did not end in time"
         asked = child.retiring or self.state == WorkerState.STOPPING
-        if entries or not (asked or self.plan.burst):
+        if not overdue and (entries or not (asked or self.plan.burst)):
             logger.warning("Child process %d %s.", child.pid, how)
         if not child.ready:
             self.early_deaths += 1
@@ -278,7 +307,14 @@ class Supervisor:
             self.respawn_at = time.monotonic() + min(0.1 * 2**self.early_deaths, 30.0)
         if entries or claim is not None:
             # Fenced tasks did no harm: others run them again, and no loss is counted.
-            self.recovery.add(entries, claim, f"its process {how}.", interrupted=fenced)
+            # Nor did the neighbours of a task that was killed.
+            self.recovery.add(
+                entries,
+                claim,
+                f"its process {how}.",
+                interrupted=fenced or bool(overdue),
+                overdue=overdue,
+            )
             self._guarded(self._recover)
         if self.early_deaths >= 5 and not self.children_were_ready:
             logger.critical("No child process came up; see above for why.")
@@ -299,8 +335,11 @@ class Supervisor:
             return
         if self.plan.burst:
             return
-        while len(self.children) < self.plan.processes:
+        for _ in range(self._missing()):
             self._spawn()
+
+    def _missing(self) -> int:
+        return self.plan.processes - sum(not child.replaced for child in self.children)
 
     def _task_failed(self, task_id: str) -> None:
         """Have a child announce a task that failed because its process died."""
@@ -381,6 +420,27 @@ class Supervisor:
             self.paused = paused
             for child in self.children:
                 child.send("queues", self._queues_for_children())
+        if any(child.board.held for child in self.children):
+            # Nobody's turn matters while nothing runs.
+            self._look_for_fair_keys()
+
+    def _look_for_fair_keys(self) -> None:
+        fair = frozenset(name for name in self._queues() if self.operations.has_fair(name))
+        if fair != self.fair:
+            self.fair = fair
+            for child in self.children:
+                child.send("fair", fair)
+
+    def _read_cancellations(self) -> None:
+        """Tell children which of their tasks somebody has asked to end."""
+        held = {e.id: child for child in self.children for e in child.entries()}
+        self.told_to_end = {told for told in self.told_to_end if told[0] in held}
+        if not held:
+            return
+        for task_id, reason, force in transitions.requests_to_end(self.alias, held):
+            if (task_id, force) not in self.told_to_end:
+                self.told_to_end.add((task_id, force))
+                held[task_id].send("cancel", task_id, reason, force)
 
     def _queues(self) -> list[str]:
         """Return the queues that are served now."""
@@ -402,6 +462,18 @@ class Supervisor:
             self.operations.pause()
         return next_due
 
+    def _sweep_limits(self) -> None:
+        queues, self.sweep_after = limits.sweep(
+            self.alias,
+            self._queues_for_children(),
+            self.sweep_after,
+            any_but=self.plan.any_queue,
+        )
+        if queues:
+            self._wake()
+            wakeups.wake(self.alias, *queues)
+            self.operations.pause()
+
     def _reap(self) -> None:
         # Only after a lease of contact, and never again if it fails: right after an
         # outage no lease is fresh.
@@ -422,8 +494,15 @@ class Supervisor:
             self.alias, successful=conf.retain_successful, failed=conf.retain_failed
         )
         maintenance.forget_workers(self.alias)
+        maintenance.forget_keys(self.alias)
         if count:
             logger.info("Pruned %d old results.", count)
+
+    def _tidy(self) -> None:
+        ended = sum(self.totals().values())
+        if ended - self.tidied_at >= maintenance.TIDY_TASKS:
+            self.tidied_at = ended
+            maintenance.tidy(self.alias)
 
     def _watch_limits(self) -> None:
         plan = self.plan

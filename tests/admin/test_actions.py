@@ -1,6 +1,7 @@
 """Cancel, retry, pause: who may, what it does, what it says, what it records."""
 
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.db import connection
@@ -8,7 +9,8 @@ from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_bgtasks.models import FinishedTask, Queue, QueuedTask
+from django_bgtasks import transitions
+from django_bgtasks.models import Cancellation, FinishedTask, Queue, QueuedTask, Step
 from tests import factories
 from tests.tasks import add
 
@@ -43,13 +45,23 @@ def test_ticked_tasks_are_cancelled_by_name(operator):
     assert one.reason == f"Cancelled by {operator.user.username}."
 
 
-def test_a_running_task_is_skipped_and_the_message_says_why(operator):
+def test_running_tasks_are_asked_to_end_and_counted_for_themselves(operator):
     running, ready, also = (add.enqueue(n, 2) for n in range(3))
     factories.claim(limit=1)
     assert act(operator, "queuedtask", "cancel", ids(running, ready, also)) == [
-        "2 tasks were cancelled. 1 was skipped: it is running."
+        "2 tasks were cancelled. 1 running task was asked to end."
     ]
     assert states(running, ready) == ["RUNNING", "CANCELLED"]
+    request = Cancellation.objects.get()
+    assert str(request.task_id) == running.id
+    assert request.reason == f"Cancelled by {operator.user.username}."
+    assert not request.force
+    entries = {entry.object_id: entry.change_message for entry in LogEntry.objects.all()}
+    assert entries == {
+        running.id: "Asked to end.",
+        ready.id: "Cancelled.",
+        also.id: "Cancelled.",
+    }
 
 
 def test_tasks_that_have_left_meanwhile_are_counted(operator):
@@ -125,6 +137,38 @@ def test_results_are_deleted_with_their_permission(operator, client_with):
     operator.post(changelist("finishedtask"), data)
     operator.post(page("finishedtask", two.id, "delete"), {"post": "yes"})
     assert not FinishedTask.objects.exists()
+
+
+def step_of(result):
+    now = timezone.now()
+    return Step.objects.create(task_id=result.id, name="one", value=1, attempt=1, made_at=now)
+
+
+def test_steps_go_with_their_results(operator):
+    one, two, three, kept = (failed() for _ in range(4))
+    for result in (one, two, three, kept):
+        step_of(result)
+    operator.post(page("finishedtask", one.id, "delete"), {"post": "yes"})
+    assert Step.objects.count() == 3
+    act_on = {"action": "delete_selected", "_selected_action": ids(two, three), "post": "yes"}
+    with CaptureQueriesContext(connection) as queries:
+        operator.post(changelist("finishedtask"), act_on)
+    assert [str(step.task_id) for step in Step.objects.all()] == [kept.id]
+    deleted = [q["sql"] for q in queries.captured_queries if q["sql"].startswith("DELETE")]
+    assert len([sql for sql in deleted if "bgtasks" in sql]) == 2
+
+
+def test_a_task_that_is_retried_before_it_is_deleted_keeps_its_steps(operator, rf):
+    result = failed()
+    step_of(result)
+    results = admin.site.get_model_admin(FinishedTask)
+    asked = FinishedTask.objects.filter(pk=result.id)
+    row = asked.get()
+    result.retry()
+    results.delete_queryset(rf.post("/"), asked)
+    results.delete_model(rf.post("/"), row)
+    assert Step.objects.count() == 1
+    assert states(result) == ["READY"]
 
 
 # Who may
@@ -241,14 +285,74 @@ def test_who_may_not_see_results_returns_to_the_list(client_with):
 
 
 def test_there_is_no_button_for_what_the_state_forbids(operator):
+    ready = add.enqueue(1, 2)
+    assert page("queuedtask", ready.id, "force") not in text(
+        operator.get(page("queuedtask", ready.id))
+    )
+    done = factories.succeed(ready)
+    assert "formaction" not in text(operator.get(page("finishedtask", done.id)))
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer", "record", "force"),
+    [
+        ("cancel", "1 running task was asked to end.", "Asked to end.", False),
+        (
+            "force",
+            "1 running task was asked to end, and is killed if it does not.",
+            "Asked to end, by force.",
+            True,
+        ),
+    ],
+)
+def test_a_running_task_has_two_buttons(operator, verb, answer, record, force):
     running = add.enqueue(1, 2)
     factories.claim()
-    assert "formaction" not in text(operator.get(page("queuedtask", running.id)))
-    response = operator.post(page("queuedtask", running.id, "cancel"))
-    assert said(response) == ["1 was skipped: it is running."]
-    assert response.url == page("queuedtask", running.id)
-    done = factories.succeed(add.enqueue(1, 2))
-    assert "formaction" not in text(operator.get(page("finishedtask", done.id)))
+    url = page("queuedtask", running.id)
+    assert f'formaction="{page("queuedtask", running.id, verb)}"' in text(operator.get(url))
+    response = operator.post(page("queuedtask", running.id, verb))
+    assert said(response) == [answer]
+    assert response.url == url
+    assert states(running) == ["RUNNING"]
+    assert Cancellation.objects.get().force is force
+    assert LogEntry.objects.get().change_message == record
+    content = plain(text(operator.get(url)))
+    assert f"Cancelled by {operator.user.username}. ·" in content
+    assert ("by force: its process is killed" in content) is force
+
+
+def test_force_is_a_post_with_a_token_and_a_permission(viewer, client_with):
+    running = add.enqueue(1, 2)
+    factories.claim()
+    url = page("queuedtask", running.id, "force")
+    assert "formaction" not in text(viewer.get(page("queuedtask", running.id)))
+    assert viewer.post(url).status_code == 403
+    assert client_with("cancel_queuedtask").post(url).status_code == 403
+    permitted = client_with("view_queuedtask", "cancel_queuedtask", csrf=True)
+    assert permitted.get(url).status_code == 405
+    assert permitted.post(url).status_code == 403
+    assert not Cancellation.objects.exists()
+    permitted.get(page("queuedtask", running.id))
+    token = permitted.cookies["csrftoken"].value
+    assert permitted.post(url, {"csrfmiddlewaretoken": token}).status_code == 302
+    assert Cancellation.objects.exists()
+
+
+def test_force_on_what_no_longer_runs_cancels_it(operator):
+    ready = add.enqueue(1, 2)
+    response = operator.post(page("queuedtask", ready.id, "force"))
+    assert said(response) == ["1 task was cancelled."]
+    assert states(ready) == ["CANCELLED"]
+    assert LogEntry.objects.get().change_message == "Cancelled."
+
+
+def test_a_request_to_end_is_told_to_each_viewer_and_runs_nothing(viewer):
+    running = add.enqueue(1, 2)
+    factories.claim()
+    transitions.ask_to_end("default", [running.id], by="<b>bob", why="<script>too slow")
+    content = text(viewer.get(page("queuedtask", running.id)))
+    assert "Cancelled by &lt;b&gt;bob: &lt;script&gt;too slow" in content
+    assert "<script>too slow" not in content
 
 
 def test_a_button_pressed_too_late_says_so(operator):
@@ -290,9 +394,9 @@ def test_the_history_goes_with_the_task(operator):
 
 
 def test_what_is_skipped_is_not_logged(operator):
-    result = add.enqueue(1, 2)
-    factories.claim()
-    act(operator, "queuedtask", "cancel", ids(result))
+    result = factories.succeed(add.enqueue(1, 2))
+    operator.post(page("queuedtask", result.id, "cancel"))
+    act(operator, "finishedtask", "retry", ids(result))
     assert not LogEntry.objects.exists()
 
 
@@ -343,7 +447,7 @@ def test_queues_are_paused_with_a_reason_and_resumed(operator):
     content = text(operator.get(changelist("queue")))
     assert "&lt;b&gt;deploy&lt;/b&gt;" in content
     assert "<b>deploy" not in content
-    assert act(operator, "queue", "pause", [*names, "reports"], reason="again") == [
+    assert act(operator, "queue", "pause", [*names, "reports"]) == [
         "1 queue is paused. Its running tasks finish. 2 were skipped: they were paused already."
     ]
     assert Queue.objects.get(name="emails").reason == "<b>deploy</b>"

@@ -1,27 +1,34 @@
 """The page of one task: every column, nothing that may not be seen, nothing that runs."""
 
 import json
+from base64 import urlsafe_b64encode
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.http import HttpRequest
 from django.test import RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_bgtasks import encryption
 from django_bgtasks.admin import FinishedTaskAdmin, QueuedTaskAdmin
 from django_bgtasks.admin.display import duration, relative, visible
 from django_bgtasks.admin.payload import HIDDEN
-from django_bgtasks.models import FinishedTask, Queue, QueuedTask
+from django_bgtasks.compat import task_backends
+from django_bgtasks.models import FinishedTask, Queue, QueuedTask, Step
+from django_bgtasks.states import LiveStatus
 from tests import factories
 from tests.tasks import add, nothing
 
 from .conftest import VIEW
 from .pages import assert_bounded, changelist, page, plain, said, text
-from .tasks import call_service, fetch, log_in
+from .tasks import call_service, fetch, import_feed, log_in, say
 from .test_lists import worker
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +38,7 @@ POISON = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 }}\u202e
 
 def see(client, result):
     result.refresh()
-    model = "queuedtask" if result.state in ("READY", "SCHEDULED", "RUNNING") else "finishedtask"
+    model = "queuedtask" if result.state in LiveStatus.values else "finishedtask"
     return text(client.get(page(model, result.id)))
 
 
@@ -47,14 +54,25 @@ def test_the_page_of_a_live_task_shows_each_column(operator):
         "emails",
         "web-1",
         "At most 4 attempts.",
-        "max_attempts = 4",
+        "(Set by .using().)",
         'url = "https://example.com"',
         "Running",
         "just now",
     ):
         assert words in content
-    model_fields = {f.name for f in QueuedTask._meta.fields}
-    assert len(model_fields) == 23, "A new column belongs on the page."
+
+
+def test_each_column_has_its_place():
+    """A column that is new belongs on the page, and here."""
+    both = {
+        *("id", "task_path", "queue_name", "priority", "backend", "args", "kwargs", "options"),
+        *("enqueued_at", "run_after", "started_at", "last_attempted_at", "attempt", "failures"),
+        *("lost_count", "worker_id", "errors", "notes", "reason", "status", "claim_id"),
+    }
+    # The digests are shown as the keys that they are of: among the policies.
+    live = {"rank", "due_at", "lease_until", "fair_key", "limit_key"}
+    assert {f.name for f in QueuedTask._meta.fields} == both | live
+    assert {f.name for f in FinishedTask._meta.fields} == both | {"finished_at", "return_value"}
 
 
 def test_the_page_of_a_result_shows_value_and_errors(operator):
@@ -159,6 +177,111 @@ def test_a_task_with_context_has_its_arguments_named(operator):
     assert 'url = "https://example.com"' in content
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_hidden_arguments_are_masked_for_everybody(operator, by_name):
+    operator.user.is_superuser = True
+    operator.user.save()
+    if by_name:
+        result = import_feed.enqueue("acme", number=1, card="4711", card_holder="ann")
+    else:
+        result = import_feed.enqueue("acme", 1, {"deep": "4711"}, card_holder="ann")
+    content = plain(see(operator, result))
+    assert "4711" not in content
+    assert f"card = {HIDDEN}" in content
+    for words in ('partner = "acme"', "number = 1", 'card_holder = "ann"'):
+        assert words in content
+
+
+def test_hidden_arguments_of_any_number_are_masked(operator):
+    content = plain(see(operator, say.enqueue("hello", "world", tone="soft")))
+    assert "hello" not in content
+    assert "world" not in content
+    assert f"*words[1] = {HIDDEN}" in content
+    assert 'tone = "soft"' in content
+
+
+def test_hide_args_says_nothing_about_metadata(operator):
+    result = import_feed.using(metadata={"card": "red", "user_token": "t0k"}).enqueue("acme", 1)
+    content = plain(see(operator, result))
+    assert 'card = "red"' in content
+    assert f"user_token = {HIDDEN}" in content
+    assert "t0k" not in content
+
+
+def test_metadata_needs_the_permission_to_see_payload(viewer, operator):
+    result = add.using(metadata={"request": [POISON]}).enqueue(1, 2)
+    content = see(viewer, result)
+    assert "You may not see metadata." in content
+    assert "alert(1)" not in content
+    content = see(operator, result)
+    assert "&lt;script&gt;alert(1)" in content
+    assert "<script>alert" not in content
+    assert r"\u202egnp.exe" in content
+    assert "metadata" not in see(operator, add.enqueue(1, 2)).lower()
+
+
+# Encryption
+
+SENTENCE = "It is encrypted with a key that OPTIONS['ENCRYPTION_KEYS'] does not hold."
+
+
+@contextmanager
+def keys(*names):
+    options = {"ENCRYPTION_KEYS": [urlsafe_b64encode(name * 32).decode() for name in names]}
+    with override_settings(TASKS={"default": {**settings.TASKS["default"], "OPTIONS": options}}):
+        yield
+
+
+@pytest.fixture
+def encrypted():
+    """A task that returned a value and made a step, all of it encrypted with key a."""
+    with keys(b"a"):
+        result = import_feed.enqueue("acme", 1, card="4711")
+        conf = task_backends["default"].conf
+        value = json.loads(encryption.sealer(conf)('{"rows": 3}'))
+        factories.succeed(result, value)
+        now = timezone.now()
+        Step.objects.create(task_id=result.id, name="one", value=value, attempt=1, made_at=now)
+    assert '"acme"' not in str(FinishedTask.objects.values_list("args", "kwargs"))
+    return result.id
+
+
+def see_result(client, pk):
+    return plain(text(client.get(page("finishedtask", pk))))
+
+
+def test_encrypted_values_are_shown_to_who_may_see_them(viewer, operator, encrypted):
+    with keys(b"b", b"a"):
+        content = see_result(operator, encrypted)
+        assert 'partner = "acme"' in content
+        assert f"card = {HIDDEN}" in content
+        assert content.count('"rows": 3') == 2
+        content = see_result(viewer, encrypted)
+    assert "gAAAA" not in content
+    assert '"rows"' not in content
+
+
+@pytest.mark.parametrize("held", [(), (b"b",)])
+def test_a_page_without_the_key_opens_and_says_so(operator, encrypted, held):
+    with keys(*held):
+        content = see_result(operator, encrypted)
+    assert content.count(SENTENCE) == 3
+    assert "gAAAA" not in content
+
+
+def test_a_page_with_a_wrong_setting_or_a_broken_value_opens(operator, encrypted, monkeypatch):
+    FinishedTask.objects.update(return_value={"$encrypted": "gAAAA\u00fc"})
+    with keys(b"a"):
+        assert see_result(operator, encrypted).count(SENTENCE) == 1
+
+    def broken(*args):
+        raise ImproperlyConfigured("no")
+
+    monkeypatch.setattr(encryption, "_cipher", broken)
+    with keys(b"a"):
+        assert see_result(operator, encrypted).count(SENTENCE) == 3
+
+
 def test_return_values_are_masked_at_any_depth(operator):
     value = {"user": {"name": "ann", "sessionToken": "t0k"}, "rows": [{"secret": [1, "s3c"]}]}
     content = plain(see(operator, factories.succeed(nothing.enqueue(), value)))
@@ -170,13 +293,13 @@ def test_return_values_are_masked_at_any_depth(operator):
 @pytest.mark.parametrize(
     "path", ["tests.admin.tasks.gone", "no.such.module.task", "x", "json.dumps"]
 )
-def test_positional_arguments_without_names_are_masked(operator, path):
-    """A task that is renamed must not show what was masked yesterday."""
+def test_arguments_of_an_unknown_task_are_masked(operator, path):
+    """A task that is renamed must not show what its hide_args hid yesterday."""
     result = log_in.enqueue("ann", "p4ss", hint="blue")
     QueuedTask.objects.update(task_path=path)
     content = plain(see(operator, result))
     assert "p4ss" not in content
-    assert 'hint = "blue"' in content
+    assert f"hint = {HIDDEN}" in content
     assert "This code has no such task" in content
 
 

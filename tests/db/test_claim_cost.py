@@ -12,7 +12,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from django_bgtasks.db import ClaimRequest, operations_for
-from django_bgtasks.db.base import DONE, LIVE, MOVING
+from django_bgtasks.db.base import DONE, LIVE
+from django_bgtasks.db.exchanges import MOVING
 from django_bgtasks.ids import new_id
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -108,6 +108,13 @@ def start_worker(transactional_db, tmp_path):
         if worker.process.poll() is None:
             worker.signal(signal.SIGCONT)
             worker.kill()
+    if connection.vendor == "postgresql":
+        # A query of a process that was killed runs on, and the database can't be dropped.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
 
 @contextmanager

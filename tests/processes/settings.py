@@ -10,6 +10,7 @@ TASKS["default"]["OPTIONS"].update(
     {
         "LEASE": float(os.environ.get("TEST_LEASE", "30")),
         "UNKNOWN_TASK_GRACE": float(os.environ.get("TEST_GRACE", "86400")),
+        "MAX_LOST": int(os.environ.get("TEST_MAX_LOST", "3")),
         "RECYCLE_TASKS": int(os.environ["TEST_RECYCLE"]) if "TEST_RECYCLE" in os.environ else None,
     }
 )

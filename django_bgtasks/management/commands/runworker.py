@@ -19,7 +19,7 @@ from django.db import DatabaseError, connections
 
 from django_bgtasks import __version__, registry
 from django_bgtasks.backend import DatabaseBackend
-from django_bgtasks.checks import ask_database, unapplied_tables
+from django_bgtasks.checks import ask_database, check_aliases, unapplied_tables
 from django_bgtasks.compat import InvalidTaskBackend, task_backends
 from django_bgtasks.conf import suggestion
 from django_bgtasks.db import operations_for
@@ -191,6 +191,9 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The tasks could not be loaded: {type(error).__name__}: {error}", returncode=1
             ) from error
+        for wrong in check_aliases():
+            # Only now are all of them known.
+            raise CommandError(f"{wrong.id}: {wrong.msg}", returncode=2)
         plan = self._plan(backend, options)
         if options["check"]:
             served = ", ".join(plan.queues) or "any queue"
@@ -353,6 +356,8 @@ class Command(BaseCommand):
         if plan.verbosity >= 1 and code != RELOAD:
             counts = supervisor.totals()
             parts = [f"{counts['successful']} successful", f"{counts['failed']} failed"]
+            if counts["cancelled"]:
+                parts.append(f"{counts['cancelled']} cancelled")
             if counts["retried"]:
                 parts.append(f"{counts['retried']} will retry")
             line = f"Stopped after {logs.duration(time.monotonic() - began)}: {', '.join(parts)}."

@@ -6,6 +6,13 @@ A module has HELP, add_arguments(parser) and run(command, **options).
 
 from types import ModuleType
 
-from . import bench, prune
+from . import bench, check, pause, prune, queues, resume
 
-SUBCOMMANDS: dict[str, ModuleType] = {"bench": bench, "prune": prune}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "bench": bench,
+    "check": check,
+    "pause": pause,
+    "prune": prune,
+    "queues": queues,
+    "resume": resume,
+}
