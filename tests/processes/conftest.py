@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from django_bgtasks.models import QueuedTask
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,6 +26,24 @@ def until(condition, *, timeout=60, message="the condition did not come true"):
         if time.monotonic() > deadline:
             pytest.fail(f"After {timeout} s {message}.")
         time.sleep(0.02)
+
+
+def all_ended():
+    """Return whether every task has ended; to wait for."""
+    return not QueuedTask.objects.exists()
+
+
+def until_all_ended(timeout=120):
+    """Wait for the end of every task; if it does not come, say what is left."""
+    deadline = time.monotonic() + timeout
+    while not all_ended():
+        if time.monotonic() > deadline:
+            rows = QueuedTask.objects.values_list(
+                "status", "task_path", "due_at", "lost_count", "lease_until"
+            )
+            left = "\n".join(map(str, rows[:10]))
+            pytest.fail(f"After {timeout} s {rows.count()} tasks had not ended, such as\n{left}")
+        time.sleep(0.05)
 
 
 def descendants(pid):
@@ -105,9 +125,13 @@ def start_worker(transactional_db, tmp_path):
 
     yield start
     for worker in workers:
-        if worker.process.poll() is None:
+        ended = worker.process.poll()
+        if ended is None:
             worker.signal(signal.SIGCONT)
             worker.kill()
+        # pytest shows this where a test fails.
+        lines = worker.output.splitlines()[-60:]
+        print(f"Worker {worker.pid}, exit code {ended}:", *lines, sep="\n")
     if connection.vendor == "postgresql":
         # A query of a process that was killed runs on, and the database can't be dropped.
         with connection.cursor() as cursor:

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import pytest
 
-from django_bgtasks.models import FinishedTask, QueuedTask, Step
+from django_bgtasks.models import FinishedTask, Step
 from tests import policy_tasks
 from tests.models import Effect
 
-from .conftest import descendants, until
+from .conftest import all_ended, descendants, until_all_ended
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
@@ -37,10 +37,6 @@ def kill_children(workers, seconds, *, done, every=0.2):
     return kills
 
 
-def all_ended():
-    return not QueuedTask.objects.exists()
-
-
 def test_atomic_tasks_and_what_they_enqueue_count_exactly_once_under_fire(start_worker):
     for name in ("first", "second"):
         Effect.objects.create(name=name, number=0)
@@ -56,7 +52,7 @@ def test_atomic_tasks_and_what_they_enqueue_count_exactly_once_under_fire(start_
         [{"counter": "first", "seconds": pause / 2}] * (TASKS - 21)
     )
     kills = kill_children(workers, SECONDS, done=all_ended)
-    until(all_ended, timeout=120, message="not all tasks ended")
+    until_all_ended()
     sys.stdout.write(
         f"{TASKS} tasks and follow-ups, {kills} kills in {time.monotonic() - began:.0f} s\n"
     )
@@ -75,7 +71,7 @@ def test_each_step_counts_exactly_once_under_fire(start_worker):
         [{"number": n, "seconds": pause} for n in range(count)]
     )
     kills = kill_children(workers, SECONDS, done=all_ended)
-    until(all_ended, timeout=120, message="not all tasks ended")
+    until_all_ended()
     sys.stdout.write(f"{count} tasks of five steps, {kills} kills\n")
     names = list(Effect.objects.values_list("name", flat=True))
     assert len(names) == len(set(names)) == 5 * count
