@@ -43,6 +43,11 @@ class SignalRequests:
         """Empty the socket."""
         self._ours.recv(4096)
 
+    def close(self) -> None:
+        """Hear no more of it."""
+        for end in (self._ours, self._theirs):
+            end.close()
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self.stops += 1
         self.at_once |= number == getattr(signal, "SIGQUIT", None)

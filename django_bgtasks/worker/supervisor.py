@@ -14,6 +14,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -243,6 +244,8 @@ class Supervisor:
             child.send("fair", self.fair)
         if self.state == WorkerState.QUIET:
             child.send("quiet")
+        # What the launcher heard of others' ends meanwhile, it won't hear again.
+        self._bury_the_dead()
 
     def _hear(self, child: ChildProcess) -> None:
         if child not in self.children:
@@ -568,7 +571,8 @@ class Supervisor:
             requests.stacks = False
             faulthandler.dump_traceback(all_threads=True)
             for child in self.children:
-                os.kill(child.pid, signal.SIGUSR2)
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGUSR2)
         if requests.quiet and self.state == WorkerState.RUNNING:
             self.state = WorkerState.QUIET
             logger.info("Quiet: no more tasks are taken.")
