@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .context import DatabaseTaskContext, carry, current
     from .definition import DatabaseTask, task
     from .results import DatabaseTaskResult
+    from .schedules.declarations import every, schedule
     from .signals import enqueue_on, task_committed
     from .standins import DummyBackend, ImmediateBackend
 
@@ -29,6 +30,8 @@ _HOMES = {
     "carry": "context",
     "current": "context",
     "enqueue_on": "signals",
+    "every": "schedules.declarations",
+    "schedule": "schedules.declarations",
     "task": "definition",
     "task_committed": "signals",
     "task_enqueued": "compat",
@@ -47,6 +50,8 @@ __all__ = [
     "carry",
     "current",
     "enqueue_on",
+    "every",
+    "schedule",
     "task",
     "task_committed",
     "task_enqueued",

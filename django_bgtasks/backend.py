@@ -81,8 +81,21 @@ class DatabaseBackend(BaseTaskBackend):
         """See enqueue_many()."""
         return await sync_to_async(self.enqueue_many, thread_sensitive=True)(task, calls)
 
+    def enqueue_as(
+        self,
+        task: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        origin: Mapping[str, Any],
+    ) -> Any:
+        """As enqueue(); origin is written to the row's options: see Batch."""
+        return self._enqueue(task, [(args, kwargs)], origin)[0]
+
     def _enqueue(
-        self, task: Any, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+        self,
+        task: Any,
+        calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]],
+        origin: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         from . import wakeups
         from .batch import Batch
@@ -93,7 +106,9 @@ class DatabaseBackend(BaseTaskBackend):
         else:
             self.validate_task(task)
         database = self.database
-        batch = Batch(task, calls, alias=self.alias, database=database, conf=self.conf)
+        batch = Batch(
+            task, calls, alias=self.alias, database=database, conf=self.conf, origin=origin
+        )
 
         def committed() -> None:
             batch.commitment.done = True

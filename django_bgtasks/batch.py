@@ -54,7 +54,17 @@ class Batch:
     results: list[DatabaseTaskResult]
     created: list[DatabaseTaskResult]
 
-    def __init__(self, task: Any, calls: Calls, *, alias: str, database: str, conf: Any) -> None:
+    def __init__(
+        self,
+        task: Any,
+        calls: Calls,
+        *,
+        alias: str,
+        database: str,
+        conf: Any,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        """origin is what the rows' options have besides: "schedule", "expires_at"."""
         self.task = task
         self.database = database
         #: One for all: they commit together.
@@ -78,6 +88,8 @@ class Batch:
         self.keyed = special and (bool(task.marks) or task.expires is not None)
         metadata = carried_metadata(getattr(task, "metadata", None))
         common = self._options(metadata, special=special) if special or metadata else {}
+        if origin:
+            common.update(origin)
         options = json.dumps(common) if common else None
         fixed = self._fixed(alias)
         id_to_db, limit = operations.id_to_db, conf.max_argument_size

@@ -7,7 +7,7 @@ docs/reference/settings.md is compared with OPTIONS by a test.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -65,6 +65,12 @@ def _renames(value: Any) -> str | None:
     ):
         return None
     return "must be a dictionary of old task paths to new ones"
+
+
+def _dictionaries(value: Any) -> str | None:
+    if isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value):
+        return None
+    return "must be a list of dictionaries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +253,13 @@ OPTIONS: dict[str, Option] = {
             _renames,
         ),
         Option(
+            "SCHEDULES",
+            (),
+            "",
+            "Schedules, each a dictionary with task, when and the options of @schedule.",
+            _dictionaries,
+        ),
+        Option(
             "TASK_MODULES",
             (),
             "",
@@ -282,6 +295,7 @@ class Options:
     recycle_after: float | None
     recycle_memory: int | None
     aliases: Mapping[str, str]
+    schedules: Sequence[Mapping[str, Any]]
     task_modules: tuple[str, ...]
 
     def __init__(self, given: Mapping[str, Any]) -> None:

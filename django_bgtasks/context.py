@@ -19,6 +19,19 @@ _current: ContextVar[Any] = ContextVar("django_bgtasks_current", default=None)
 _carried: ContextVar[Mapping[str, Any] | None] = ContextVar("django_bgtasks_carried", default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """
+    The schedule that enqueued a task, and for which due time, in UTC.
+
+    missed counts the due times before it for which this run stands.
+    """
+
+    schedule: str
+    due_at: datetime
+    missed: int = 0
+
+
 class Run:
     """
     What a context asks of its run.
@@ -48,6 +61,11 @@ class Run:
     def metadata(self) -> Mapping[str, Any]:
         """What the enqueuer gave along."""
         return _carried.get() or {}
+
+    @property
+    def firing(self) -> Firing | None:
+        """Which due time of a schedule this is, None if no schedule enqueued it."""
+        return None
 
     def check(self) -> None:
         """Raise what shall end the task, if anything shall."""
@@ -143,6 +161,11 @@ class DatabaseTaskContext(TaskContext):  # type: ignore[misc]
     def metadata(self) -> Mapping[str, Any]:
         """What the enqueuer gave along: see carry() and .using(metadata=...)."""
         return self.run.metadata
+
+    @property
+    def firing(self) -> Firing | None:
+        """The schedule and its due time, None if no schedule enqueued the task."""
+        return self.run.firing
 
     def step(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """

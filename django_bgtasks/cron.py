@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from croniter import CroniterBadDateError, croniter
@@ -32,7 +32,6 @@ ALIASES = {
     "@hourly": "0 * * * *",
 }
 
-_MINUTE = timedelta(minutes=1)
 _SECOND = timedelta(seconds=1)
 #: Zones change their offsets at most once in such a time, but for corrections of history.
 _STEP = timedelta(hours=6)
@@ -106,7 +105,7 @@ class Cron:
             if previous is None:
                 return None
             found = None
-            start = _instant(previous, zone) - _SECOND
+            start = first_instant(previous, zone) - _SECOND
             while (due := self.after(start, zone)) is not None and due <= moment:
                 found = start = due
             if found is not None:
@@ -118,7 +117,7 @@ class Cron:
         wall: datetime | None = _wall(moment, zone)
         while wall is not None:
             wall = self._following(wall)
-            if wall is not None and (due := _instant(wall, zone)) > moment:
+            if wall is not None and (due := first_instant(wall, zone)) > moment:
                 return due
         return None
 
@@ -161,13 +160,6 @@ class Cron:
         # as in Debian's cron; without a star in either one of the two is enough.
         return croniter(self._matched, wall, implement_cron_bug=True)
 
-    @cached_property
-    def first(self) -> datetime:
-        """The first matching wall-clock time from now on, where no zone matters."""
-        found = self._following(datetime.now(UTC).replace(tzinfo=None))
-        assert found is not None
-        return found
-
 
 # Wall clock and instants
 
@@ -176,8 +168,8 @@ def _wall(moment: datetime, zone: tzinfo) -> datetime:
     return moment.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
-def _instant(wall: datetime, zone: tzinfo) -> datetime:
-    """Return when a wall clock shows a time first; for one in a gap the end of the gap."""
+def first_instant(wall: datetime, zone: tzinfo) -> datetime:
+    """Return when, in UTC, a wall clock shows a time first; for one in a gap the end of the gap."""
     aware = wall.replace(tzinfo=zone, fold=0)
     instant = aware.astimezone(UTC)
     if _wall(instant, zone) == wall:
@@ -282,10 +274,7 @@ def _read(text: str, field: _Field) -> str:
         return text
     if text.startswith("*/"):
         step = _number(text[2:], field, step=True)
-        # Kept as it is: a day field that begins with a star must match, too. croniter would
-        # count the days of the week to 7, which is the Sunday that 0 is.
-        if field is _FIELDS[_DOW]:
-            return _starred_weekdays(step)
+        # Kept as it is: a day field that begins with a star must match, too.
         return f"*/{step}"
     if field is _FIELDS[_DOM] and text in ("l", "last"):
         return "l"
@@ -297,15 +286,10 @@ def _read(text: str, field: _Field) -> str:
     return ",".join(map(str, sorted(values)))
 
 
-def _starred_weekdays(step: int) -> str:
-    """Return */step of the weekdays 0 to 6, in a form that begins with a star."""
-    return f"*/{step}" if step < 7 else "*/7"
-
-
 def _read_part(part: str, field: _Field) -> list[int]:
     if part.startswith("*"):
         raise CronError(f"a * within a list says nothing clear in the {field.name}.")
-    if part in ("?", "l") or re.fullmatch(r"\d*[lw]|l-\d+", part):
+    if part in ("?", "l") or re.fullmatch(r"(\d*|l)[lw]|l-\d+", part):
         raise CronError(
             f"{part.upper()!r} can't stand in the {field.name} like this. "
             "L alone is the last day of the month, 5L as weekday the last Friday."

@@ -1,5 +1,9 @@
 """One class for each failure that a caller may want to tell apart."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class InvalidArguments(TypeError):
     """The arguments of an enqueue don't fit the function or can't be stored as JSON."""
@@ -11,6 +15,18 @@ class ArgumentsTooLarge(InvalidArguments):
 
 class ResultNotStorable(Exception):
     """What a task returned can't be stored as JSON; the task has failed."""
+
+
+class InvalidSchedule(ValueError):
+    """
+    What a schedule says can't be right.
+
+    problems has a sentence for each field that is wrong.
+    """
+
+    def __init__(self, name: str, problems: Mapping[str, str]) -> None:
+        super().__init__(f"Schedule {name!r}: {' '.join(problems.values())}")
+        self.problems = dict(problems)
 
 
 class TablesMissing(Exception):

@@ -70,12 +70,18 @@ def load_task_modules(modules: Iterable[str] = ()) -> int:
             import_module(name)
     for name in modules:
         import_module(name)
-    return len(
+    return len(known_paths(modules))
+
+
+def known_paths(modules: Iterable[str] = ()) -> list[str]:
+    """Return the paths of the tasks in modules called tasks, and in modules, that are imported."""
+    named = set(modules)
+    return sorted(
         {
-            id(value)
+            value.module_path
             for module in list(sys.modules.values())
             if (getattr(module, "__name__", "") or "").endswith("tasks")
-            or getattr(module, "__name__", None) in set(modules)
+            or getattr(module, "__name__", None) in named
             for value in vars(module).values()
             if isinstance(value, Task)
         }

@@ -12,8 +12,8 @@ PACKAGE = Path(django_bgtasks.__file__).parent
 
 #: From low to high: a module imports what stands above it in this list, and its own package.
 LAYERS = [
-    {"_version", "exceptions", "ids", "policies", "conf", "compat"},
-    {"retries"},
+    {"_version", "exceptions", "ids", "policies", "conf", "compat", "cron"},
+    {"retries", "timetables"},
     {"arguments", "states", "context", "signals", "encryption"},
     {"definition"},
     {"models"},
@@ -48,7 +48,16 @@ TOPS = {
 }
 
 #: Modules that work without Django.
-PURE = ["_version", "arguments", "exceptions", "ids", "policies", "retries"]
+PURE = [
+    "_version",
+    "arguments",
+    "cron",
+    "exceptions",
+    "ids",
+    "policies",
+    "retries",
+    "timetables",
+]
 
 VENDORS = ("postgresql", "mysql", "sqlite")
 

@@ -5,6 +5,7 @@ from .limit import LimitHold, LimitKey, LimitWait
 from .queue import Queue
 from .queued import QueuedTask
 from .record import TaskRecord
+from .schedule import Schedule, ScheduleRun
 from .step import Step
 from .unique import UniqueKey
 from .worker import Duty, Worker, WorkerState
@@ -19,6 +20,8 @@ __all__ = [
     "PartialIndex",
     "Queue",
     "QueuedTask",
+    "Schedule",
+    "ScheduleRun",
     "Step",
     "TaskRecord",
     "UniqueKey",

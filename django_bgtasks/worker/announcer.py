@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from ..compat import task_finished
-from ..signals import task_retried
+from ..compat import task_enqueued, task_finished
+from ..signals import task_committed, task_retried
 from .connections import clean_connections
 from .execution import Execution
 from .observers import is_observed
@@ -40,6 +41,24 @@ class Announcer:
 
         def send() -> None:
             task_finished.send_robust(type(backend), task_result=fetch_result(task_id, alias))
+
+        self._put(send)
+
+    def announce_enqueued(self, ids: Sequence[str], alias: str, backend: Any) -> None:
+        """Send task_enqueued and task_committed for tasks that schedules enqueued."""
+        if not (is_observed(task_enqueued) or task_committed.receivers):
+            return
+        from ..compat import TaskResultDoesNotExist
+        from ..results import fetch_result
+
+        def send() -> None:
+            for task_id in ids:
+                try:
+                    result = fetch_result(task_id, alias)
+                except TaskResultDoesNotExist:
+                    continue  # Pruned already.
+                task_enqueued.send_robust(type(backend), task_result=result)
+                task_committed.send_robust(type(backend), task_result=result)
 
         self._put(send)
 

@@ -125,6 +125,8 @@ class Child:
                 self.stopping = True
             elif kind == "announce":
                 self.announcer.announce_row(details[0], self.plan.database, self.backend)
+            elif kind == "enqueued":
+                self.announcer.announce_enqueued(details[0], self.plan.database, self.backend)
             self.woken.set()
 
     def _cancel(self, task_id: str, reason: str, force: bool) -> None:

@@ -9,12 +9,14 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import DatabaseError
+from django.db.models import F
 from django.utils import timezone
 
 from .. import limits, registry, transitions, uniqueness
 from ..db import operations_for
 from ..exceptions import TaskTimeout
-from ..models import Cancellation, Duty, Worker
+from ..models import Cancellation, Duty, ScheduleRun, Worker
+from ..models.schedule import RunStatus
 from ..states import FinalStatus
 
 logger = logging.getLogger("django_bgtasks.worker")
@@ -30,6 +32,8 @@ TIDY_TASKS = 2_000
 PRUNE_ROUND = 20_000
 #: Seconds for which a key of a limit, or a unique one, is kept after its last use.
 KEY_RETENTION = 3600.0
+#: Seconds for which the runs of schedules are kept.
+RUN_RETENTION = 30 * 86_400.0
 #: Seconds for which a worker that ended is still shown.
 WORKER_RETENTION = 3600.0
 
@@ -166,3 +170,14 @@ def forget_workers(alias: str) -> None:
     """Delete the rows of workers that ended, or fell silent, long ago."""
     before = timezone.now() - timedelta(seconds=WORKER_RETENTION)
     Worker.objects.using(alias).filter(heartbeat_at__lt=before).delete()
+
+
+def forget_runs(alias: str) -> None:
+    """Delete old runs of schedules, a batch at a time, but the latest of each."""
+    runs = ScheduleRun.objects.using(alias)
+    before = timezone.now() - timedelta(seconds=RUN_RETENTION)
+    old = runs.filter(due_at__lt=before, schedule__last_due_at__gt=F("due_at"))
+    old = old.exclude(status=RunStatus.HELD)
+    ids = list(old.order_by("due_at").values_list("pk", flat=True)[:PRUNE_ROUND])
+    for start in range(0, len(ids), BATCH):
+        runs.filter(pk__in=ids[start : start + BATCH]).delete()

@@ -29,6 +29,7 @@ class WorkerPlan:
     shutdown_timeout: float
     burst: bool = False
     maintenance: bool = True
+    scheduler: bool = True
     max_tasks: int | None = None
     max_runtime: float | None = None
     max_memory: int | None = None

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from ..context import Run
+from ..context import Firing, Run
 from ..db import ClaimedTask
 from ..exceptions import CancelRequested
 from ..policies import BadOption, checked_labels
@@ -135,6 +135,13 @@ class WorkersRun(Run):
             notes = json.loads(self.row.notes) if self.row.notes else {}
             state.labels = {**getattr(self.task, "labels", {}), **notes.get("labels", {})}
         return state.labels
+
+    @property
+    def firing(self) -> Firing | None:
+        given = (self.options or {}).get("schedule")
+        if given is None:
+            return None
+        return Firing(given["name"], datetime.fromisoformat(given["due_at"]), given["missed"])
 
     @property
     def metadata(self) -> Mapping[str, Any]:

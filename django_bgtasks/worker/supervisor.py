@@ -22,6 +22,8 @@ from django.db import DatabaseError, connections
 from .. import limits, transitions, wakeups
 from ..db import FailureKind, classify, operations_for
 from ..models.worker import WorkerState
+from ..schedules.firing import Scheduler
+from ..schedules.sync import log_changes, sync
 from ..signals import worker_started, worker_stopped
 from . import maintenance
 from .board import Stage
@@ -98,8 +100,11 @@ class Supervisor:
         self.respawn_at = 0.0
         self.early_deaths = 0
         self.children_were_ready = False
+        # Ids for a child to send signals about.
         self.unannounced: list[str] = []
+        self.enqueued: list[str] = []
         self.recovery = Recovery(plan.database, backend, self._task_failed)
+        self.scheduler = Scheduler(plan.database, [plan.backend])
         self.started_at = time.monotonic()
         self.down = False
         self._detector_fd: int | None = None
@@ -141,6 +146,8 @@ class Supervisor:
     def _come_up(self) -> None:
         self.heartbeat.begin(self.operations.now())
         self._read_queues()
+        if self.plan.scheduler:
+            log_changes(sync(self.backend))
 
     def _go_down(self) -> None:
         self.recovery.go_on()
@@ -175,6 +182,8 @@ class Supervisor:
                 Timer(5.0, self._prune),
                 Timer(2.0, self._tidy),
             ]
+        if self.plan.scheduler:
+            timers.append(Timer(1.0, self._fire_schedules))
         if self.plan.reload:
             timers.append(Timer(1.0, self._watch_source))
         return timers
@@ -357,6 +366,9 @@ class Supervisor:
             for task_id in self.unannounced:
                 listener.send("announce", task_id)
             self.unannounced.clear()
+            if self.enqueued:
+                listener.send("enqueued", self.enqueued)
+                self.enqueued = []
 
     def _recover(self) -> None:
         self.recovery.go_on()
@@ -465,6 +477,21 @@ class Supervisor:
             self.operations.pause()
         return next_due
 
+    def _fire_schedules(self) -> float | None:
+        if self.state == WorkerState.STOPPING:
+            return None
+        fired = self.scheduler.fire_due()
+        if fired.ids:
+            # The receivers of signals are the project's code, which runs in children alone.
+            self.enqueued += fired.ids
+            self._announce()
+        if fired.queues:
+            self._wake()
+            wakeups.wake(self.alias, *fired.queues)
+        if fired.ids:
+            self.operations.pause()
+        return fired.next_in
+
     def _sweep_limits(self) -> None:
         queues, self.sweep_after = limits.sweep(
             self.alias,
@@ -498,6 +525,7 @@ class Supervisor:
         )
         maintenance.forget_workers(self.alias)
         maintenance.forget_keys(self.alias)
+        maintenance.forget_runs(self.alias)
         if count:
             logger.info("Pruned %d old results.", count)
 

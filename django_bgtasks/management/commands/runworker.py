@@ -163,6 +163,11 @@ class Command(BaseCommand):
             help="Leave due tasks, rescue and pruning to other workers.",
         )
         parser.add_argument(
+            "--no-scheduler",
+            action="store_true",
+            help="Leave schedules to other workers.",
+        )
+        parser.add_argument(
             "--reload",
             action="store_true",
             default=None,
@@ -306,6 +311,7 @@ class Command(BaseCommand):
             shutdown_timeout=value("shutdown-timeout"),
             burst=options["burst"],
             maintenance=not options["no_maintenance"],
+            scheduler=not options["no_scheduler"],
             max_tasks=value("max-tasks"),
             max_runtime=value("max-runtime"),
             max_memory=value("max-memory"),

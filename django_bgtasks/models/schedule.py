@@ -1,0 +1,229 @@
+"""Schedules, and what became of their due times."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from ..compat import DEFAULT_TASK_BACKEND_ALIAS
+from ..timetables import Timetable, TimetableError, read, zone_of
+
+
+class Source(models.TextChoices):
+    """Where a schedule is defined."""
+
+    CODE = "code", _("code")
+    SETTINGS = "settings", _("settings")
+    ADMIN = "admin", _("admin")
+
+
+class Missed(models.TextChoices):
+    """What is done about due times at which no worker was there."""
+
+    SKIP = "skip", _("skip them")
+    ONCE = "once", _("run once for all of them")
+    ALL = "all", _("run each of them, at most 100")
+
+
+class Overlap(models.TextChoices):
+    """What is done when the task of an earlier due time has not ended."""
+
+    ALLOW = "allow", _("run beside it")
+    SKIP = "skip", _("skip this time")
+    QUEUE = "queue", _("run after it")
+    CANCEL = "cancel", _("cancel it")
+
+
+class RunStatus(models.TextChoices):
+    """What became of a due time."""
+
+    FIRED = "FIRED", _("fired")
+    HELD = "HELD", _("waits for the one before")
+    SKIPPED = "SKIPPED", _("skipped")
+    MISSED = "MISSED", _("missed")
+
+
+class RunKind(models.TextChoices):
+    """Why there is a run."""
+
+    PLAN = "plan", _("plan")
+    MANUAL = "manual", _("by hand")
+    BACKFILL = "backfill", _("backfill")
+
+
+class Schedule(models.Model):
+    """
+    When a task is enqueued again and again.
+
+    save() plans the next due time anew if when, time zone, start, end, the most
+    runs or enabled have changed: from now on, never back.
+    """
+
+    name = models.CharField(_("name"), max_length=150, unique=True)
+    task_path = models.CharField(_("task"), max_length=255)
+    backend = models.CharField(
+        _("backend"), max_length=64, default=DEFAULT_TASK_BACKEND_ALIAS, editable=False
+    )
+    args = models.JSONField(_("arguments"), default=list, blank=True)
+    kwargs = models.JSONField(_("keyword arguments"), default=dict, blank=True)
+    queue_name = models.CharField(_("queue"), max_length=100, default="", blank=True)
+    priority = models.SmallIntegerField(_("priority"), null=True, blank=True)
+    # "0 2 * * 1-5", "@daily", "every 15 minutes" or "at 2027-01-01 08:00".
+    expression = models.CharField(_("when"), max_length=255)
+    time_zone = models.CharField(_("time zone"), max_length=64)
+    missed = models.CharField(
+        _("if a run is missed"), max_length=10, choices=Missed.choices, default=Missed.ONCE
+    )
+    overlap = models.CharField(
+        _("if the last run is still going"),
+        max_length=10,
+        choices=Overlap.choices,
+        default=Overlap.SKIP,
+    )
+    start_at = models.DateTimeField(_("start"), null=True, blank=True)
+    end_at = models.DateTimeField(_("end"), null=True, blank=True)
+    max_runs = models.PositiveIntegerField(_("most runs"), null=True, blank=True)
+    # Durations in seconds.
+    jitter = models.FloatField(_("jitter"), default=0.0, blank=True)
+    expires = models.FloatField(_("expires"), null=True, blank=True)
+    success_within = models.FloatField(_("must succeed within"), null=True, blank=True)
+
+    enabled = models.BooleanField(_("enabled"), default=True)
+    source = models.CharField(
+        _("source"),
+        max_length=10,
+        choices=Source.choices,
+        default=Source.ADMIN,
+        editable=False,
+    )
+    # The module of the code, or the alias in TASKS.
+    source_detail = models.CharField(max_length=255, default="", editable=False)
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+
+    # The plan, written by the workers.
+    next_due_at = models.DateTimeField(_("next run"), null=True, editable=False)
+    # When a worker looks at it: next_due_at, or sooner while a run is held or was in error.
+    look_at = models.DateTimeField(null=True, editable=False)
+    last_due_at = models.DateTimeField(_("last due"), null=True, editable=False)
+    holds = models.BooleanField(default=False, editable=False)
+    runs = models.PositiveBigIntegerField(_("runs"), default=0, editable=False)
+    errors = models.PositiveIntegerField(default=0, editable=False)
+    error = models.TextField(_("error"), default="", editable=False)
+
+    class Meta:
+        verbose_name = _("schedule")
+        verbose_name_plural = _("schedules")
+        ordering = ("name",)
+        permissions = (("run_schedule", "Can run schedules now"),)
+        indexes = (models.Index(fields=("look_at",), name="bgtasks_schedule_look"),)
+
+    #: What a change of which makes the plan anew.
+    PLANNED_BY = ("expression", "time_zone", "start_at", "end_at", "max_runs", "enabled")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, **kwargs: Any) -> None:
+        if self._plan_key() != getattr(self, "_planned", None):
+            self.plan(timezone.now())
+            if (only := kwargs.get("update_fields")) is not None:
+                written = {"next_due_at", "look_at", "errors", "error"}
+                kwargs["update_fields"] = {*only, *written}
+        super().save(**kwargs)
+        self._planned = self._plan_key()
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Schedule:
+        made = super().from_db(*args, **kwargs)
+        made._planned = made._plan_key()
+        return made
+
+    def _plan_key(self) -> tuple[Any, ...] | None:
+        if self.get_deferred_fields():
+            return None
+        return tuple(getattr(self, name) for name in self.PLANNED_BY)
+
+    # Time
+
+    @property
+    def timetable(self) -> Timetable:
+        """When it is due, without regard to start and end. Raise TimetableError."""
+        return read(self.expression, anchor=self.start_at)
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first due time after an aware moment, in UTC, between start and end."""
+        if self.start_at is not None and moment < self.start_at:
+            moment = self.start_at - timedelta(microseconds=1)
+        due = self.timetable.after(moment, zone_of(self.time_zone))
+        return None if due is None or (self.end_at is not None and due > self.end_at) else due
+
+    def plan(self, now: datetime) -> None:
+        """
+        Set the next due time to the first after now, or none; not saved.
+
+        Not before a time that has been dealt with, should the clock have gone back.
+        """
+        self.errors, self.error = 0, ""
+        after = now if self.last_due_at is None else max(now, self.last_due_at)
+        self.next_due_at = None
+        if self.enabled and not self.is_exhausted:
+            try:
+                self.next_due_at = self.next_after(after)
+            except TimetableError as error:
+                self.error = str(error)
+        self.look_at = self.next_due_at
+        if self.holds and self.enabled:
+            self.look_at = now
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it has run as often as it may."""
+        return self.max_runs is not None and self.runs >= self.max_runs
+
+    def upcoming(self, count: int = 5, *, after: datetime | None = None) -> list[datetime]:
+        """Return the next due times in UTC, as far as there are any."""
+        found: list[datetime] = []
+        left = count if self.max_runs is None else min(count, self.max_runs - self.runs)
+        due = self.next_due_at if after is None else self.next_after(after)
+        while due is not None and len(found) < left:
+            found.append(due)
+            due = self.next_after(due)
+        return found
+
+
+class ScheduleRun(models.Model):
+    """
+    What became of one due time of a schedule: that there is one row is what
+    makes it fire once.
+    """
+
+    schedule = models.ForeignKey(
+        Schedule, on_delete=models.CASCADE, related_name="firings", verbose_name=_("schedule")
+    )
+    due_at = models.DateTimeField(_("due"))
+    status = models.CharField(_("status"), max_length=10, choices=RunStatus.choices)
+    kind = models.CharField(_("kind"), max_length=10, choices=RunKind.choices, default=RunKind.PLAN)
+    # When it was dealt with; the difference to due_at is the drift.
+    fired_at = models.DateTimeField(_("fired"))
+    task_id = models.UUIDField(_("task"), null=True)
+    # Due times before this one for which this run stands, or that came to nothing.
+    missed = models.PositiveIntegerField(_("missed before"), default=0)
+    reason = models.CharField(_("reason"), max_length=255, default="")
+
+    class Meta:
+        verbose_name = _("run of a schedule")
+        verbose_name_plural = _("runs of schedules")
+        default_permissions = ("view",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("schedule", "due_at"), name="bgtasks_one_firing_per_due_time"
+            ),
+        )
+        indexes = (models.Index(fields=("due_at",), name="bgtasks_schedulerun_due"),)
+
+    def __str__(self) -> str:
+        return f"{self.schedule_id} at {self.due_at:%Y-%m-%d %H:%M:%S}"

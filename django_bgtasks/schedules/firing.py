@@ -1,0 +1,434 @@
+"""
+From due times to tasks: each due time once, however many workers look.
+
+Each schedule that is due is locked, and its run, its task and its next due
+time are written in one transaction: a crash in between undoes all three, and
+the unique key of the runs would refuse a second one. There is no leader; rows
+that another worker has locked are left to it. (Solid Queue and Procrastinate
+have the same key.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import DatabaseError, transaction
+
+from .. import transitions
+from ..batch import Batch
+from ..compat import InvalidTaskBackend, task_backends
+from ..db import operations_for
+from ..exceptions import DuplicateTask, UnknownTask
+from ..models.queued import QueuedTask
+from ..models.schedule import Missed, Overlap, RunStatus, Schedule, ScheduleRun
+from ..states import LiveStatus
+from ..timetables import zone_of
+from .sync import specification_of
+
+logger = logging.getLogger("django_bgtasks.worker")
+
+#: A due time that nobody has dealt with for so long in seconds was missed.
+MISFIRE_GRACE = 60.0
+#: Missed due times that missed="all" makes up for, the last ones.
+MOST_MADE_UP = 100
+#: Missed due times are counted up to here.
+MOST_COUNTED = 1000
+#: Schedules of one transaction.
+BATCH = 25
+#: Earlier runs that are asked whether their tasks have ended.
+LOOK_BACK = 100
+#: Seconds between two looks at whether a held run may begin.
+HOLD_POLL = 1.0
+#: A schedule that can't be fired is disabled after so many tries.
+TRIES = 10
+#: Seconds for which a process leaves a schedule alone whose task it doesn't know: another
+#: one may, during a deploy.
+UNKNOWN_PAUSE = 60.0
+
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(slots=True)
+class Fired:
+    """Ids of the tasks that were enqueued, their queues, and seconds until the next look."""
+
+    ids: list[str] = field(default_factory=list)
+    queues: set[str] = field(default_factory=set)
+    next_in: float | None = None
+
+
+@dataclass(slots=True)
+class _Dues:
+    """Due times up to now: those in time, and the last and number of those missed."""
+
+    fresh: list[datetime]
+    missed: int = 0
+    last_missed: datetime | None = None
+
+
+class Scheduler:
+    """Fires what is due, for one process and the backends of one database."""
+
+    def __init__(self, alias: str, backends: Iterable[str]) -> None:
+        self._alias = alias
+        self._backends = list(backends)
+        # Schedules whose tasks this process doesn't know, and until when it leaves them.
+        self._unknown: dict[int, float] = {}
+
+    def fire_due(self, *, now: datetime | None = None) -> Fired:
+        """Fire what is due, BATCH schedules at most. Runs no code of the project."""
+        fired = Fired()
+        operations = operations_for(self._alias)
+        first = self._first_look()
+        if first is None:
+            return fired
+        # The clock of the database decides; it is not asked where it can't matter.
+        if now is None and (first - datetime.now(first.tzinfo)).total_seconds() > 5:
+            return fired
+        moment = now or operations.now()
+        if first > moment:
+            fired.next_in = (first - moment).total_seconds()
+            return fired
+
+        def unit() -> Fired:
+            done = Fired()
+            with operations.write():
+                for row in self._locked(moment):
+                    self._fire(row, moment, done)
+            return done
+
+        fired = operations.retrying(unit)
+        first = self._first_look()
+        if first is not None:
+            fired.next_in = max(0.0, (first - (now or operations.now())).total_seconds())
+        return fired
+
+    def _rows(self) -> Any:
+        now = time.monotonic()
+        self._unknown = {pk: until for pk, until in self._unknown.items() if until > now}
+        rows = Schedule.objects.using(self._alias).filter(
+            look_at__isnull=False, backend__in=self._backends
+        )
+        return rows.exclude(pk__in=self._unknown) if self._unknown else rows
+
+    def _first_look(self) -> datetime | None:
+        found: datetime | None = (
+            self._rows().order_by("look_at").values_list("look_at", flat=True).first()
+        )
+        return found
+
+    def _locked(self, now: datetime) -> list[Schedule]:
+        features = operations_for(self._alias).connection.features
+        rows = self._rows().filter(look_at__lte=now).order_by("look_at")
+        return list(
+            rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:BATCH]
+        )
+
+    def _fire(self, row: Schedule, now: datetime, done: Fired) -> None:
+        turn = Turn(row, now, self._alias)
+        try:
+            with transaction.atomic(using=self._alias):
+                turn.take()
+        except DatabaseError:
+            raise
+        except UnknownTask as error:
+            self._unknown[row.pk] = time.monotonic() + UNKNOWN_PAUSE
+            note_error(self._alias, row, error, now, again=row.look_at)
+        except Exception as error:
+            pause = timedelta(seconds=min(60.0, 2.0 ** (row.errors + 1)))
+            note_error(self._alias, row, error, now, again=now + pause)
+        else:
+            done.ids += turn.ids
+            done.queues |= turn.queues
+
+
+def note_error(
+    alias: str, row: Schedule, error: Exception, now: datetime, *, again: datetime | None
+) -> None:
+    """Keep why a schedule could not be fired; disable it after TRIES of that."""
+    tries = row.errors + 1
+    disabled = tries >= TRIES
+    text = f"{error}" or repr(error)
+    logger.error("Schedule %r could not be fired (%d of %d): %s", row.name, tries, TRIES, text)
+    changes: dict[str, Any] = {"errors": tries, "error": text[:2000], "look_at": again}
+    if disabled:
+        logger.error("Schedule %r is disabled: it could not be fired %d times.", row.name, tries)
+        changes |= {"enabled": False, "look_at": None}
+    Schedule.objects.using(alias).filter(pk=row.pk).update(**changes)
+
+
+class Turn:
+    """What is done about one locked schedule, in the caller's transaction."""
+
+    def __init__(self, row: Schedule, now: datetime, alias: str) -> None:
+        self.row = row
+        self.now = now
+        self.alias = alias
+        self.ids: list[str] = []
+        self.queues: set[str] = set()
+        self._live: list[str] | None = None
+
+    def take(self) -> None:
+        """Begin a held run if its time has come; fire what is due; plan the next due time."""
+        row = self.row
+        if row.holds:
+            self._begin_held()
+        if row.next_due_at is not None and row.next_due_at <= self.now:
+            self._fire_due()
+        row.look_at = row.next_due_at
+        if row.holds:
+            soon = self.now + timedelta(seconds=HOLD_POLL)
+            row.look_at = soon if row.look_at is None else min(soon, row.look_at)
+        self._save("next_due_at", "look_at", "last_due_at", "holds", "runs", "errors", "error")
+
+    def _save(self, *names: str) -> None:
+        changes = {name: getattr(self.row, name) for name in names}
+        Schedule.objects.using(self.alias).filter(pk=self.row.pk).update(**changes)
+
+    # Due times
+
+    def _fire_due(self) -> None:
+        row = self.row
+        dues = self._dues()
+        self._deal_with_missed(dues)
+        for due in dues.fresh:
+            if row.is_exhausted:
+                break
+            stands_for = dues.missed if row.missed == Missed.ONCE else 0
+            self._deal_with(due, missed=stands_for)
+            dues.missed = 0
+        last = dues.fresh[-1] if dues.fresh else dues.last_missed
+        if last is not None:
+            row.last_due_at = last if row.last_due_at is None else max(last, row.last_due_at)
+        row.next_due_at = (
+            None if row.is_exhausted else row.next_after(max(last or self.now, self.now))
+        )
+        row.errors, row.error = 0, ""
+
+    def _dues(self) -> _Dues:
+        row, zone = self.row, zone_of(self.row.time_zone)
+        first = row.next_due_at
+        assert first is not None
+        end = self.now if row.end_at is None else min(self.now, row.end_at)
+        since = self.now - timedelta(seconds=MISFIRE_GRACE)
+        fresh = list(row.timetable.between(max(first, since), end, zone))
+        if first >= since:
+            return _Dues(fresh)
+        until = min(since - _TICK, end)
+        last = row.timetable.before(until, zone)
+        if last is None or last < first:
+            return _Dues(fresh)
+        count = 0
+        for _ in row.timetable.between(first, until, zone):
+            count += 1
+            if count == MOST_COUNTED:
+                break
+        return _Dues(fresh, count, last)
+
+    def _deal_with_missed(self, dues: _Dues) -> None:
+        row, last = self.row, dues.last_missed
+        if last is None:
+            return
+        if row.missed == Missed.SKIP:
+            reason = f"{_times(dues.missed)} missed: no worker was there."
+            self._record(last, RunStatus.MISSED, missed=dues.missed - 1, reason=reason)
+        elif row.missed == Missed.ONCE:
+            if not dues.fresh:
+                self._deal_with(last, missed=dues.missed - 1)
+        else:
+            self._make_up(dues)
+        logger.warning(
+            "Schedule %r: %s missed until %s; missed=%r.",
+            row.name,
+            _times(dues.missed),
+            f"{last:%Y-%m-%d %H:%M:%S} UTC",
+            row.missed,
+        )
+
+    def _make_up(self, dues: _Dues) -> None:
+        """Run each of the last missed due times, the oldest first."""
+        row, zone = self.row, zone_of(self.row.time_zone)
+        times: list[datetime] = []
+        due = dues.last_missed
+        while due is not None and len(times) < MOST_MADE_UP and due >= (row.next_due_at or due):
+            times.append(due)
+            due = row.timetable.before(due - _TICK, zone)
+        if (rest := dues.missed - len(times)) > 0 and due is not None:
+            reason = f"{_times(rest)} missed beyond the {MOST_MADE_UP} that are made up for."
+            self._record(due, RunStatus.MISSED, missed=rest - 1, reason=reason)
+        for due in reversed(times):
+            if row.is_exhausted:
+                break
+            self._deal_with(due, catching_up=True)
+
+    def _deal_with(self, due: datetime, *, missed: int = 0, catching_up: bool = False) -> None:
+        """Fire a due time, or do what overlap says if an earlier task has not ended."""
+        row = self.row
+        if row.expires is not None and due + timedelta(seconds=row.expires) <= self.now:
+            reason = f"It expired: nobody fired it within {row.expires:g} s."
+            self._record(due, RunStatus.MISSED, missed=missed, reason=reason)
+            return
+        if row.overlap != Overlap.ALLOW and (row.holds or self._still_running()):
+            if row.overlap == Overlap.CANCEL:
+                self._cancel_earlier()
+            elif catching_up or (row.overlap == Overlap.QUEUE and not row.holds):
+                self._record(due, RunStatus.HELD, missed=missed)
+                row.holds = True
+                return
+            else:
+                why = (
+                    "Another run waits already."
+                    if row.overlap == Overlap.QUEUE
+                    else "The task of an earlier run had not ended."
+                )
+                self._record(due, RunStatus.SKIPPED, missed=missed, reason=why)
+                return
+        self._enqueue(due, missed=missed)
+
+    def _record(self, due: datetime, status: RunStatus, **more: Any) -> bool:
+        """Write down what became of a due time; say whether nothing was there."""
+        _, made = ScheduleRun.objects.using(self.alias).get_or_create(
+            schedule_id=self.row.pk,
+            due_at=due,
+            defaults={"status": status, "fired_at": self.now, **more},
+        )
+        return made
+
+    # Tasks
+
+    def _enqueue(self, due: datetime, *, missed: int) -> None:
+        task = specification_of(self.row).task_object()
+        batch = self._batch(task, due, missed)
+        result = batch.results[0]
+        if not self._record(due, RunStatus.FIRED, missed=missed, task_id=result.id):
+            return
+        self._write(batch, due)
+
+    def _batch(self, task: Any, due: datetime, missed: int) -> Batch:
+        row = self.row
+        starts = start_of(row, due)
+        if starts > self.now:
+            task = task.using(run_after=starts)
+        return Batch(
+            task,
+            [(row.args, row.kwargs)],
+            alias=row.backend,
+            database=self.alias,
+            conf=backend_of(row).conf,
+            origin=origin_of(row, due, missed),
+        )
+
+    def _write(self, batch: Batch, due: datetime) -> None:
+        """Insert the task of a run; a unique key may give it away."""
+        runs = ScheduleRun.objects.using(self.alias).filter(schedule_id=self.row.pk, due_at=due)
+        self.row.runs += 1
+        try:
+            with transaction.atomic(using=self.alias):
+                batch.write()
+        except DuplicateTask as error:
+            runs.update(status=RunStatus.SKIPPED, task_id=None, reason=str(error)[:255])
+            return
+        result = batch.results[0]
+        if not batch.created:
+            reason = f"Task {result.id} has its unique key."
+            runs.update(status=RunStatus.SKIPPED, task_id=result.id, reason=reason)
+            return
+        self.ids.append(result.id)
+        if not batch.later:
+            self.queues.add(batch.task.queue_name)
+        if self._live is not None:
+            self._live.append(result.id)
+
+    # Overlap
+
+    def _still_running(self) -> list[str]:
+        """Return the ids of this schedule's tasks that have not ended."""
+        if self._live is None:
+            runs = ScheduleRun.objects.using(self.alias).filter(
+                schedule_id=self.row.pk, task_id__isnull=False
+            )
+            latest = list(runs.order_by("-due_at").values_list("task_id", flat=True)[:LOOK_BACK])
+            self._live = live_among(self.alias, latest)
+        return self._live
+
+    def _cancel_earlier(self) -> None:
+        """Cancel what waits at once, and end what runs, by force if it must be."""
+        ids, by = self._still_running(), f"schedule {self.row.name}"
+        why = "its next run is due"
+        cancelled = set(transitions.cancel(self.alias, ids, by=by, why=why))
+        running = [pk for pk in ids if pk not in cancelled]
+        if running:
+            transitions.ask_to_end(self.alias, running, by=by, why=why, force=True)
+        self._live = []
+
+    def _begin_held(self) -> None:
+        """Fire the oldest held run, if nothing runs any more."""
+        row = self.row
+        if self._still_running():
+            return
+        runs = ScheduleRun.objects.using(self.alias).filter(
+            schedule_id=row.pk, status=RunStatus.HELD
+        )
+        held = list(runs.order_by("due_at")[:2])
+        row.holds = len(held) > 1
+        if not held:
+            return
+        run = held[0]
+        mine = runs.filter(pk=run.pk)
+        if row.expires is not None and run.due_at + timedelta(seconds=row.expires) <= self.now:
+            mine.update(status=RunStatus.SKIPPED, reason="It expired while it waited.")
+            return
+        batch = self._batch(specification_of(row).task_object(), run.due_at, run.missed)
+        task_id = batch.results[0].id
+        mine.update(status=RunStatus.FIRED, fired_at=self.now, task_id=task_id)
+        self._write(batch, run.due_at)
+
+
+def backend_of(row: Schedule) -> Any:
+    """Return the backend of a schedule. Raise InvalidTaskBackend if it is none of ours."""
+    backend: Any = task_backends[row.backend]
+    if not hasattr(backend, "conf"):
+        raise InvalidTaskBackend(f"TASKS[{row.backend!r}] is no backend of django_bgtasks.")
+    return backend
+
+
+def origin_of(row: Schedule, due: datetime, missed: int) -> dict[str, Any]:
+    """Return what the options of a task say of the schedule that enqueued it."""
+    origin: dict[str, Any] = {
+        "schedule": {"name": row.name, "due_at": due.isoformat(), "missed": missed}
+    }
+    if row.expires is not None:
+        origin["expires_at"] = (due + timedelta(seconds=row.expires)).isoformat()
+    return origin
+
+
+def start_of(row: Schedule, due: datetime) -> datetime:
+    """
+    Return when the task of a due time may start: then, or within jitter after it.
+
+    By a hash of both, so that no two workers disagree.
+    """
+    if not row.jitter:
+        return due
+    digest = hashlib.sha256(f"{row.name} {due.isoformat()}".encode()).digest()
+    return due + timedelta(seconds=row.jitter * int.from_bytes(digest[:6]) / 2**48)
+
+
+def live_among(alias: str, ids: Sequence[Any]) -> list[str]:
+    """Return the ids of tasks that have not ended."""
+    if not ids:
+        return []
+    live = QueuedTask.objects.using(alias).filter(pk__in=ids, status__in=LiveStatus.values)
+    return [str(pk) for pk in live.values_list("pk", flat=True)]
+
+
+def _times(count: int) -> str:
+    if count >= MOST_COUNTED:
+        return f"{MOST_COUNTED:,} runs or more were"
+    return f"{count:,} runs were" if count != 1 else "1 run was"

@@ -1,0 +1,73 @@
+"""Schedules in words, in the active language: cron expressions by cron-descriptor."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import cron_descriptor
+from django.utils import formats
+from django.utils.translation import get_language, ngettext, to_locale
+from django.utils.translation import gettext as _
+
+from ..cron import ALIASES
+from ..timetables import CronTimetable, Interval, Once, TimetableError, read
+
+
+def describe(when: str) -> str:
+    """Return what a schedule's text says: "At 02:00, Monday through Friday"; else the text."""
+    try:
+        timetable = read(when)
+    except TimetableError:
+        return when
+    if isinstance(timetable, Interval):
+        return _interval(timetable)
+    if isinstance(timetable, Once):
+        at = formats.date_format(timetable.at, "DATETIME_FORMAT")
+        zone = "" if timetable.is_local else " UTC"
+        return _("Once, at %(moment)s") % {"moment": f"{at}{zone}"}
+    assert isinstance(timetable, CronTimetable)
+    expression = ALIASES.get(when.strip().lower(), timetable.text)
+    return _cron(expression, get_language() or "en")
+
+
+def _interval(timetable: Interval) -> str:
+    seconds = int(timetable.every.total_seconds())
+    weeks, days = 7 * 86_400, 86_400
+    if seconds % weeks == 0:
+        count = seconds // weeks
+        return ngettext("Every week", "Every %(count)d weeks", count) % {"count": count}
+    if seconds % days == 0:
+        count = seconds // days
+        return ngettext("Every day", "Every %(count)d days", count) % {"count": count}
+    if seconds % 3600 == 0:
+        count = seconds // 3600
+        return ngettext("Every hour", "Every %(count)d hours", count) % {"count": count}
+    if seconds % 60 == 0:
+        count = seconds // 60
+        return ngettext("Every minute", "Every %(count)d minutes", count) % {"count": count}
+    return ngettext("Every second", "Every %(count)d seconds", seconds) % {"count": seconds}
+
+
+@lru_cache(maxsize=2048)
+def _cron(expression: str, language: str) -> str:
+    options = cron_descriptor.Options(
+        locale_code=_locale(language), use_24hour_time_format=True, verbose=False
+    )
+    try:
+        return str(cron_descriptor.get_description(expression, options))
+    except Exception:  # Whatever it can't say: the dates beside it can't be wrong.
+        return expression
+
+
+def _locale(language: str) -> str:
+    """Return the catalogue of cron-descriptor that is nearest to a language of Django."""
+    wanted = to_locale(language)
+    folder = Path(cron_descriptor.__file__).parent / "locale"
+    there = sorted(path.stem for path in folder.glob("*.mo"))
+    if wanted in there:
+        return wanted
+    first = wanted.partition("_")[0]
+    same = [name for name in there if name.partition("_")[0] == first]
+    # pt: pt_PT, and en: en_US.
+    return next((n for n in same if n == f"{first}_{first.upper()}"), (same or ["en_US"])[0])
