@@ -26,7 +26,7 @@ from tests.cron_oracle import (
     clock_of,
 )
 
-CASES = int(os.environ.get("BGTASKS_CRON_CASES", "300"))
+CASES = int(os.environ.get("BGTASKS_CRON_CASES", "250"))
 SEED = int(os.environ.get("BGTASKS_CRON_SEED", "20260329"))
 # What an oracle of ten times of 29 February needs, and what zoneinfo's tables go back for.
 FORWARD = timedelta(days=42 * 366)
