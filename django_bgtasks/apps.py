@@ -11,6 +11,8 @@ class BackgroundTasksConfig(AppConfig):
     def ready(self) -> None:
         from . import checks
         from .compat import load_framework_receivers
+        from .schedules import checks as schedule_checks
 
         load_framework_receivers()
         checks.register()
+        schedule_checks.register()

@@ -35,6 +35,8 @@ ALIASES = {
 _SECOND = timedelta(seconds=1)
 #: Zones change their offsets at most once in such a time, but for corrections of history.
 _STEP = timedelta(hours=6)
+#: Half of the time in which a clock that shows the same offset has not changed.
+_AROUND = timedelta(hours=12)
 
 
 class CronError(ValueError):
@@ -98,6 +100,8 @@ class Cron:
     def before(self, moment: datetime, zone: tzinfo) -> datetime | None:
         """Return the last due instant at or before an aware moment, in UTC."""
         moment = moment.astimezone(UTC)
+        if (found := self._plainly_before(moment, zone)) is not None:
+            return found
         # Later than any wall clock of that moment: a repeated hour, or two, are looked at again.
         wall = _wall(moment, zone) + timedelta(hours=3)
         while True:
@@ -111,6 +115,19 @@ class Cron:
             if found is not None:
                 return found
             wall = previous
+
+    def _plainly_before(self, moment: datetime, zone: tzinfo) -> datetime | None:
+        """Do as before() where no clock changes and the time is near; else return None."""
+        offset = moment.astimezone(zone).utcoffset() or timedelta(0)
+        if any(
+            (moment + away).astimezone(zone).utcoffset() != offset for away in (-_AROUND, _AROUND)
+        ):
+            return None
+        previous = self._preceding(_wall(moment, zone) + timedelta(microseconds=1))
+        if previous is None:
+            return None
+        due = previous.replace(tzinfo=UTC) - offset
+        return due if moment - due < _AROUND else None
 
     def _fixed_after(self, moment: datetime, zone: tzinfo) -> datetime | None:
         """Each matching wall-clock time once: at its first pass, or right after its gap."""

@@ -281,3 +281,14 @@ def count_attempt(context, name, number=0, seconds=0.0):
     time.sleep(seconds)
     Effect.objects.create(name=name, number=number)
     return context.attempt
+
+
+@task(takes_context=True)
+def tell_firing(context):
+    firing = context.firing
+    return [firing.schedule, firing.due_at.isoformat(), firing.missed]
+
+
+@task(takes_context=True)
+def count_firing(context):
+    Effect.objects.create(name=context.firing.due_at.isoformat(), number=0)

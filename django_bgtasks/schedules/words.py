@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import calendar
+import re
 from functools import lru_cache
 from pathlib import Path
 
 import cron_descriptor
 from django.utils import formats
+from django.utils.dates import MONTHS, WEEKDAYS
 from django.utils.translation import get_language, ngettext, to_locale
 from django.utils.translation import gettext as _
 
@@ -55,9 +58,29 @@ def _cron(expression: str, language: str) -> str:
         locale_code=_locale(language), use_24hour_time_format=True, verbose=False
     )
     try:
-        return str(cron_descriptor.get_description(expression, options))
+        return _with_names(cron_descriptor.get_description(expression, options), language)
     except Exception:  # Whatever it can't say: the dates beside it can't be wrong.
         return expression
+
+
+#: The names of days and months in English, with Django's translations.
+_NAMES = {
+    **{calendar.day_name[number]: name for number, name in WEEKDAYS.items()},
+    **{calendar.month_name[number]: name for number, name in MONTHS.items()},
+}
+_ANY_NAME = re.compile(rf"\b({'|'.join(_NAMES)})\b")
+
+
+def _with_names(text: str, language: str) -> str:
+    """Translate days and months, which cron-descriptor takes from the process' locale."""
+    # Django's names stand alone; within a sentence few languages write them with a capital.
+    capital = language.partition("-")[0] in ("en", "de")
+
+    def translated(match: re.Match[str]) -> str:
+        name = str(_NAMES[match[1]])
+        return name if capital else name.lower()
+
+    return _ANY_NAME.sub(translated, text)
 
 
 def _locale(language: str) -> str:
