@@ -115,7 +115,7 @@ class DatabaseBackend(BaseTaskBackend):
             if task_committed.receivers:
                 for result in batch.created:
                     task_committed.send_robust(type(self), task_result=result)
-            if not batch.later:
+            if not (batch.later or batch.told):
                 wakeups.wake(database, task.queue_name)
 
         def write() -> None:

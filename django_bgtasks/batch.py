@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.utils import timezone
 
-from . import limits, policies, transitions, uniqueness
+from . import limits, policies, transitions, uniqueness, wakeups
 from .arguments import Signature
 from .context import carried_metadata
 from .db import operations_for
@@ -49,6 +49,7 @@ class Batch:
         "results",
         "rows",
         "task",
+        "told",
     )
 
     results: list[DatabaseTaskResult]
@@ -66,6 +67,8 @@ class Batch:
     ) -> None:
         """origin is what the rows' options have besides: "schedule", "expires_at"."""
         self.task = task
+        #: Whether workers were told of it, or need not be, by the writing itself.
+        self.told = False
         self.database = database
         #: One for all: they commit together.
         self.commitment = commitment = Commitment(done=False)
@@ -176,7 +179,12 @@ class Batch:
             with transaction.atomic(using=self.database):
                 transitions.enqueue(self.database, self.rows, keyed=self.keyed)
         else:
-            transitions.enqueue(self.database, self.rows, keyed=self.keyed)
+            tell = None
+            if not self.later and not connections[self.database].in_atomic_block:
+                self.told = True
+                queue = self.task.queue_name
+                tell = queue if wakeups.is_due(self.database, queue) else None
+            transitions.enqueue(self.database, self.rows, tell=tell)
 
     def _write_keyed(self) -> None:
         def unit() -> list[DatabaseTaskResult]:

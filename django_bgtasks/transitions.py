@@ -33,14 +33,19 @@ Held = tuple[str, str]
 _RETRYABLE = (FinalStatus.FAILED, FinalStatus.CANCELLED)
 
 
-def enqueue(alias: str, rows: Sequence[Sequence[Any]], *, keyed: bool = False) -> None:
+def enqueue(
+    alias: str, rows: Sequence[Sequence[Any]], *, keyed: bool = False, tell: str | None = None
+) -> None:
     """
     -> READY or SCHEDULED, in the caller's transaction.
 
-    rows are of INSERT_COLUMNS, with keyed of KEYED_COLUMNS.
+    rows are of INSERT_COLUMNS, with keyed of KEYED_COLUMNS. tell, under
+    autocommit, is the queue whose workers hear of it by the same commit.
     """
     operations = operations_for(alias)
-    if keyed:
+    if tell is not None and not keyed:
+        operations.insert_and_notify(rows, tell)
+    elif keyed:
         operations.insert_keyed(rows)
     else:
         operations.insert(rows)

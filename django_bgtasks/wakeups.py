@@ -28,17 +28,23 @@ def on_commit(alias: str, callback: Callable[[], Any]) -> None:
         callback()
 
 
+def is_due(alias: str, queue: str) -> bool:
+    """Say whether workers are to be told of a queue; the caller tells them then."""
+    now = time.monotonic()
+    if now - _last.get((alias, queue), -1.0) < MIN_INTERVAL:
+        return False
+    _last[alias, queue] = now
+    return True
+
+
 def wake(alias: str, *queues: str) -> None:
     """
     Tell workers that tasks wait; at most once a queue in MIN_INTERVAL.
 
     After the commit: outside a transaction, or from on_commit().
     """
-    now = time.monotonic()
     # Without a lock: a hint too many is harmless, a lock held at a fork is not.
-    due = [q for q in queues if now - _last.get((alias, q), -1.0) >= MIN_INTERVAL]
-    for queue in due:
-        _last[alias, queue] = now
+    due = [queue for queue in queues if is_due(alias, queue)]
     if due:
         try:
             operations_for(alias).notify(due)

@@ -367,7 +367,14 @@ def woken(monkeypatch):
     """The queues that workers were told of."""
     told = []
     monkeypatch.setattr(wakeups, "_last", {})
-    monkeypatch.setattr(operations_for("default"), "notify", told.extend, raising=False)
+    operations = operations_for("default")
+    monkeypatch.setattr(operations, "notify", told.extend, raising=False)
+
+    def insert_and_notify(rows, queue):
+        operations.insert(rows)
+        told.append(queue)
+
+    monkeypatch.setattr(operations, "insert_and_notify", insert_and_notify, raising=False)
     return told
 
 

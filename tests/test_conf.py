@@ -42,6 +42,11 @@ CASES = {
         "must be a dictionary of old task paths to new ones",
         [["old.path"], {"old.path": None}, {1: "new.path"}, "old.path"],
     ),
+    "SCHEDULES": (
+        [[], (), [{"task": "a.b", "when": "@daily"}]],
+        "must be a list of dictionaries",
+        [{}, "x", [1], None],
+    ),
     "TASK_MODULES": (
         [[], ("a.b", "c"), ["a"]],
         "must be a list of strings",

@@ -41,6 +41,7 @@ from django.utils.module_loading import import_string
 
 from django_bgtasks import DatabaseBackend, checks, compat, conf, registry, signals, transitions
 from django_bgtasks.models import FinishedTask, QueuedTask
+from django_bgtasks.schedules import declarations
 from django_bgtasks.states import DJANGO_STATUS, FinalStatus, LiveStatus
 from django_bgtasks.worker.execution import Execution
 
@@ -493,7 +494,9 @@ def test_what_is_imported_from_the_package_is_public():
 
     rows = page("tasks.md").table(("Exception", "Raised by", "Means"))
     assert {name for row in rows for name in code(row["Exception"])} == {
-        name for name, value in vars(exceptions).items() if isinstance(value, type)
+        name
+        for name, value in vars(exceptions).items()
+        if isinstance(value, type) and value.__module__ == exceptions.__name__
     }
 
 
@@ -722,6 +725,8 @@ class Shop:
                 backend = import_string(path)(alias, params)
                 assert conf.problems(alias, params.get("OPTIONS", {})) == []
                 if isinstance(backend, DatabaseBackend):
+                    for number, item in enumerate(backend.conf.schedules):
+                        declarations.from_settings(alias, number, item)
                     assert checks.check_backend(backend) == []
             if own and own["default"]["ENGINE"].endswith("sqlite3"):
                 with closing(handler["default"]):
@@ -743,8 +748,11 @@ def shop(monkeypatch, tmp_path, transactional_db):
             one.sender_receivers_cache.clear()
 
     forget()
+    declared = declarations.forget()
     yield Shop(monkeypatch, tmp_path)
     forget()
+    declarations.forget()
+    declarations._declared.update(declared)
 
 
 WITH_PYTHON = [one for one in PAGES if any(f.language == "python" for f in one.fences)]

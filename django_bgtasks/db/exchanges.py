@@ -93,6 +93,8 @@ class ClaimRequest:
     queues are in order of preference; with by_priority they are equal, and the
     priorities of the tasks decide. lease is in seconds. With candidates these
     ids are taken, in their order, and queues only name where they come from.
+    own_session: the caller's connection keeps its session, no pooler gives it
+    to others, so that what is prepared on it stays prepared.
     """
 
     queues: Sequence[str]
@@ -103,6 +105,7 @@ class ClaimRequest:
     by_priority: bool = False
     now: datetime | None = None
     candidates: Sequence[str] | None = None
+    own_session: bool = False
 
 
 @dataclass(slots=True)
@@ -122,6 +125,8 @@ class ChangeDetector:
 
     #: Seconds after which changed() is worth another call, None if fileno() tells.
     interval: float | None = None
+    #: Whether connections were seen to keep their session: no pooler swallows it.
+    keeps_session = False
 
     def fileno(self) -> int | None:
         """Return a file descriptor that becomes readable, or None."""

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, transaction
@@ -51,6 +51,9 @@ TRIES = 10
 #: one may, during a deploy.
 UNKNOWN_PAUSE = 60.0
 
+#: A clock that is further back than this was set.
+CLOCK_STEP = timedelta(seconds=2)
+
 _TICK = timedelta(microseconds=1)
 
 
@@ -80,34 +83,62 @@ class Scheduler:
         self._backends = list(backends)
         # Schedules whose tasks this process doesn't know, and until when it leaves them.
         self._unknown: dict[int, float] = {}
+        # The latest time of the database that was seen.
+        self._seen: datetime | None = None
 
     def fire_due(self, *, now: datetime | None = None) -> Fired:
         """Fire what is due, BATCH schedules at most. Runs no code of the project."""
-        fired = Fired()
-        operations = operations_for(self._alias)
-        first = self._first_look()
+        first, moment = self._look(now)
         if first is None:
-            return fired
-        # The clock of the database decides; it is not asked where it can't matter.
-        if now is None and (first - datetime.now(first.tzinfo)).total_seconds() > 5:
-            return fired
-        moment = now or operations.now()
-        if first > moment:
-            fired.next_in = (first - moment).total_seconds()
-            return fired
+            return Fired()
+        if self._seen is not None and moment < self._seen - CLOCK_STEP:
+            self._clock_went_back(moment)
+            first, moment = self._look(now)
+        self._seen = moment
+        if first is None or first > moment:
+            return Fired(next_in=None if first is None else (first - moment).total_seconds())
 
         def unit() -> Fired:
             done = Fired()
-            with operations.write():
+            with operations_for(self._alias).write():
                 for row in self._locked(moment):
                     self._fire(row, moment, done)
             return done
 
-        fired = operations.retrying(unit)
-        first = self._first_look()
+        fired = operations_for(self._alias).retrying(unit)
+        first, moment = self._look(now)
         if first is not None:
-            fired.next_in = max(0.0, (first - (now or operations.now())).total_seconds())
+            fired.next_in = max(0.0, (first - moment).total_seconds())
         return fired
+
+    def _look(self, now: datetime | None) -> tuple[datetime | None, datetime]:
+        """Return when the first schedule is to be looked at, and the database's time."""
+        rows = self._rows().order_by("look_at")
+        if now is not None:
+            return rows.values_list("look_at", flat=True).first(), now
+        clock = operations_for(self._alias).now_expression(None)
+        found = rows.annotate(now=clock).values_list("look_at", "now").first()
+        return found or (None, datetime.now(UTC))
+
+    def _clock_went_back(self, now: datetime) -> None:
+        """
+        Plan anew from a clock that was set back.
+
+        What has been fired isn't fired again, for its runs are there; what was
+        left out when the clock went forward, by mistake, is still to come.
+        """
+        logger.warning("The clock went back to %s; schedules are planned anew.", now)
+
+        def unit() -> None:
+            with operations_for(self._alias).write():
+                for row in self._rows().select_for_update().filter(next_due_at__gt=now):
+                    due = row.next_after(now)
+                    look = row.look_at if row.holds else due
+                    Schedule.objects.using(self._alias).filter(pk=row.pk).update(
+                        next_due_at=due, look_at=look
+                    )
+
+        operations_for(self._alias).retrying(unit)
 
     def _rows(self) -> Any:
         now = time.monotonic()
@@ -116,12 +147,6 @@ class Scheduler:
             look_at__isnull=False, backend__in=self._backends
         )
         return rows.exclude(pk__in=self._unknown) if self._unknown else rows
-
-    def _first_look(self) -> datetime | None:
-        found: datetime | None = (
-            self._rows().order_by("look_at").values_list("look_at", flat=True).first()
-        )
-        return found
 
     def _locked(self, now: datetime) -> list[Schedule]:
         features = operations_for(self._alias).connection.features
@@ -292,13 +317,14 @@ class Turn:
         self._enqueue(due, missed=missed)
 
     def _record(self, due: datetime, status: RunStatus, **more: Any) -> bool:
-        """Write down what became of a due time; say whether nothing was there."""
-        _, made = ScheduleRun.objects.using(self.alias).get_or_create(
-            schedule_id=self.row.pk,
-            due_at=due,
-            defaults={"status": status, "fired_at": self.now, **more},
-        )
-        return made
+        """Write down what became of a due time; say whether that had not been done."""
+        values = {"status": status, "fired_at": self.now, **more}
+        runs = ScheduleRun.objects.using(self.alias)
+        run, made = runs.get_or_create(schedule_id=self.row.pk, due_at=due, defaults=values)
+        if made or run.status != RunStatus.MISSED or status == RunStatus.MISSED:
+            return made
+        # A clock that was set back brings it again.
+        return bool(runs.filter(pk=run.pk, status=RunStatus.MISSED).update(**values))
 
     # Tasks
 

@@ -146,7 +146,7 @@ def _replan(row: Schedule) -> None:
     now = operations_for(row._state.db or "default").now()
     if row.next_due_at <= now:
         return
-    expected = row.next_after(now if row.last_due_at is None else max(now, row.last_due_at))
+    expected = row.next_after(now)
     if expected is not None and expected != row.next_due_at:
         logger.warning("Schedule %r is planned anew, for %s.", row.name, expected)
         Schedule.objects.using(row._state.db).filter(pk=row.pk, next_due_at=row.next_due_at).update(

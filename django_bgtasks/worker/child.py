@@ -71,6 +71,8 @@ class Child:
         self.look_at: float | None = None
         #: Queues in which fair keys take turns.
         self.fair: frozenset[str] = frozenset()
+        #: Whether what is prepared on a connection stays there.
+        self.own_session = False
         self.quiet = False
         self.stopping = False
         #: A task of this child was interrupted: who knows in what state it left the process.
@@ -125,6 +127,8 @@ class Child:
                 self.stopping = True
             elif kind == "announce":
                 self.announcer.announce_row(details[0], self.plan.database, self.backend)
+            elif kind == "session":
+                self.own_session = details[0]
             elif kind == "enqueued":
                 self.announcer.announce_enqueued(details[0], self.plan.database, self.backend)
             self.woken.set()

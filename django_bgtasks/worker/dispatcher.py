@@ -195,6 +195,7 @@ class Dispatcher:
             worker_id=self.plan.name,
             lease=self.plan.lease,
             by_priority=self.plan.by_priority,
+            own_session=self.child.own_session,
         )
 
     def _exchange(self, limit: int) -> bool:

@@ -83,6 +83,8 @@ class Supervisor:
         self.detector = self.operations.change_detector(self._queues, listen=backend.conf.listen)
         self.selector = selectors.DefaultSelector()
         self.paused: set[str] = set()
+        # Whether connections keep their session, as the detector found.
+        self.own_session = False
         #: Queues in which fair keys take turns.
         self.fair: frozenset[str] = frozenset()
         # What children were told to end: (task, by force).
@@ -251,6 +253,8 @@ class Supervisor:
         child.send("queues", self._queues_for_children())
         if self.fair:
             child.send("fair", self.fair)
+        if self.own_session:
+            child.send("session", True)
         if self.state == WorkerState.QUIET:
             child.send("quiet")
         # What the launcher heard of others' ends meanwhile, it won't hear again.
@@ -435,6 +439,10 @@ class Supervisor:
             self.paused = paused
             for child in self.children:
                 child.send("queues", self._queues_for_children())
+        if self.detector.keeps_session != self.own_session:
+            self.own_session = self.detector.keeps_session
+            for child in self.children:
+                child.send("session", self.own_session)
         if any(child.board.held for child in self.children):
             # Nobody's turn matters while nothing runs.
             self._look_for_fair_keys()

@@ -21,7 +21,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from PIL import Image, ImageOps
 
-from django_bgtasks import enqueue_on, task
+from django_bgtasks import enqueue_on, schedule, task
 
 from .models import Customer, Order, Picture, RowError, Upload
 from .orders_csv import read_rows
@@ -149,13 +149,13 @@ def make_thumbnail(picture_id):
     picture.save(update_fields=["thumbnail"])
 
 
+@schedule("15 3 * * *", tz="Europe/Warsaw", name="clean-up")
 @task
 def clean_up():
     """
     Remove sessions that ended and uploaded files that nobody needs any more.
 
-    Nightly work, and a line in crontab enqueues it for now:
-        15 3 * * *  cd /srv/shop && .venv/bin/python manage.py enqueue_cleanup
+    Nightly work: each worker looks whether it is due, and one of them enqueues it.
     A second run finds nothing left to remove.
     """
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()

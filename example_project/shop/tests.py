@@ -22,7 +22,7 @@ from django.test import TestCase, override_settings
 from django.utils import timezone
 from PIL import Image
 
-from django_bgtasks.models import QueuedTask
+from django_bgtasks.models import QueuedTask, Schedule
 
 from . import tasks
 from .models import Customer, Order, Picture, Upload
@@ -239,6 +239,9 @@ class CleanUpTests(ShopTestCase):
             self.assertEqual(tasks.clean_up.call(), {"files": removed})
         self.assertEqual(Order.objects.count(), 3)
 
-    def test_command_enqueues_it(self):
-        call_command("enqueue_cleanup", stdout=StringIO())
+    def test_it_is_due_each_night(self):
+        call_command("bgtasks", "schedules", "sync", stdout=StringIO())
+        schedule = Schedule.objects.get()
+        self.assertEqual((schedule.name, schedule.task_path), ("clean-up", "shop.tasks.clean_up"))
+        call_command("bgtasks", "schedules", "run", "clean-up", stdout=StringIO())
         self.assertEqual(QueuedTask.objects.get().task_path, "shop.tasks.clean_up")

@@ -78,8 +78,7 @@ def rows_read(shape):
 
         sql, params = operations._claim(request(shape))
         with transaction.atomic(), connection.cursor() as cursor:
-            for setting in _PLANNER:
-                cursor.execute(setting)
+            cursor.execute(_PLANNER)
             cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
             plan = cursor.fetchone()[0]
             plan = json.loads(plan) if isinstance(plan, str) else plan
@@ -147,6 +146,31 @@ def test_a_claim_reads_as_little_from_a_large_backlog_as_from_a_small_one():
         assert large[shape][0] <= 1.3 * small[shape][0] + BATCH
         if connection.vendor != "sqlite":
             assert large[shape][0] <= MOST_ROWS
+
+
+def test_a_prepared_claim_reads_as_little_whatever_its_parameters():
+    """A connection that keeps its session prepares it: one plan for all that follow."""
+    if connection.vendor != "postgresql":
+        return
+    from django_bgtasks.db.postgresql import _OFF, _without_waiting
+
+    fill(SMALL)
+    for shape in SHAPES:
+        sql, params = operations_for("default")._claim(request(shape))
+        first, *rest = _without_waiting(sql).split("%s")
+        numbered = first + "".join(f"${n}{part}" for n, part in enumerate(rest, 1))
+        with transaction.atomic(), connection.cursor() as cursor:
+            for name in _OFF:
+                cursor.execute(f"SET LOCAL {name} = off")
+            cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            cursor.execute(f"PREPARE claim AS {numbered}")
+            places = ", ".join(["%s"] * len(params))
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE claim({places})", params)
+            plan = cursor.fetchone()[0]
+            cursor.execute("DEALLOCATE claim")
+            transaction.set_rollback(True)
+        plan = json.loads(plan) if isinstance(plan, str) else plan
+        assert _scanned(plan[0]["Plan"]) <= MOST_ROWS
 
 
 def test_the_plan_does_not_need_statistics():

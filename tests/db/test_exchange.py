@@ -1,6 +1,7 @@
 """Claim and finish: the same cases on every database."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.utils import timezone
@@ -19,6 +20,14 @@ def claim(queues=("default",), limit=10, **options):
         queues=queues, limit=limit, claim_id=new_id(), worker_id="w", lease=30, **options
     )
     return operations_for("default").exchange([], request).claimed
+
+
+@pytest.fixture(params=[False, True], ids=["pooled", "own session"], autouse=True)
+def own_session(request, monkeypatch):
+    """Each case with a connection that a pooler may share, and with one that keeps its session."""
+    monkeypatch.setattr(
+        "tests.db.test_exchange.ClaimRequest", partial(ClaimRequest, own_session=request.param)
+    )
 
 
 def ending(task, **changes):

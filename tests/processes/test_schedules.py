@@ -152,3 +152,38 @@ def test_many_schedules_that_are_not_due_cost_one_query_a_second(
         f"each); a task starts {delays[len(delays) // 2]:.0f} ms after its due time at the "
         f"median, {delays[-1]:.0f} ms at most of {len(delays)}\n"
     )
+
+
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="Debian's package faketime is not installed.")
+@pytest.mark.parametrize("direction", [1, -1], ids=["forward", "back"])
+def test_a_clock_that_is_set_fires_nothing_twice_and_stops_nothing(
+    start_worker, tmp_path, direction
+):
+    """The clock of the worker's machine; SQLite's is the same, a server keeps its own."""
+    shift = tmp_path / "shift"
+    shift.write_text("+0")
+    add_schedule("each second", "every 1 second", overlap="allow", missed="skip")
+    start_worker(
+        "-p",
+        1,
+        LD_PRELOAD=FAKETIME,
+        FAKETIME_TIMESTAMP_FILE=shift,
+        FAKETIME_NO_CACHE=1,
+        FAKETIME_DONT_FAKE_MONOTONIC=1,
+    )
+    until(lambda: ScheduleRun.objects.filter(status="FIRED").count() >= 3)
+    shift.write_text(f"{direction * 3600:+d}")
+    time.sleep(1.2)
+    fired = ScheduleRun.objects.filter(status="FIRED")
+    before = fired.count()
+    until(lambda: fired.count() >= before + 3, timeout=30)
+    shift.write_text("+0")
+    before = fired.count()
+    until(lambda: fired.count() >= before + 3, timeout=30)
+    due = list(fired.values_list("due_at", flat=True))
+    assert len(set(due)) == len(due)
+    tasks_of = list(fired.values_list("task_id", flat=True))
+    assert len(set(tasks_of)) == len(tasks_of)

@@ -48,7 +48,12 @@ def test_schedule_gives_back_the_task_and_keeps_what_it_was_told():
     (declaration,) = declarations._declared.values()
     said = declaration.specification
     assert (said.name, said.task, said.when) == ("nightly", "tests.tasks.add", "0 2 * * 1-5")
-    assert (said.tz, said.args, said.missed, said.overlap) == ("Europe/Warsaw", [7, 8], "once", "skip")
+    assert (said.tz, said.args, said.missed, said.overlap) == (
+        "Europe/Warsaw",
+        [7, 8],
+        "once",
+        "skip",
+    )
     assert (declaration.where, declaration.source) == ("tests.tasks", "code")
 
 

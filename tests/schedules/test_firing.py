@@ -331,6 +331,23 @@ def test_a_clock_that_goes_forward_misses_what_it_leaves_out(add_schedule, fire,
     assert runs() == [("01 13:20", "MISSED", 4), ("01 13:30", "FIRED", 0)]
 
 
+def test_what_a_clock_left_out_by_mistake_comes_when_it_is_set_right(add_schedule, fire, clock):
+    add_schedule("*/10 * * * *", missed="skip", overlap="allow")
+    clock.forward(hours=1)
+    assert len(fire()) == 1
+    clock.back(hours=1)
+    fire()
+    for _ in range(60):
+        clock.forward(minutes=1)
+        fire()
+    # The five that were left out, each once, and 13:30 not again.
+    assert runs() == [
+        *((f"01 {time}", "FIRED", 0) for time in ("12:40", "12:50", "13:00", "13:10", "13:20")),
+        ("01 13:30", "FIRED", 0),
+    ]
+    assert QueuedTask.objects.count() == 6
+
+
 # What can't be fired
 
 
