@@ -41,6 +41,7 @@ from django.utils.module_loading import import_string
 
 from django_bgtasks import DatabaseBackend, checks, compat, conf, registry, signals, transitions
 from django_bgtasks.models import FinishedTask, QueuedTask
+from django_bgtasks.schedules import checks as schedule_checks
 from django_bgtasks.schedules import declarations
 from django_bgtasks.states import DJANGO_STATUS, FinalStatus, LiveStatus
 from django_bgtasks.worker.execution import Execution
@@ -178,6 +179,8 @@ def test_each_page_of_the_reference_is_there():
         "quickstart.md",
         "tasks.md",
         "policies.md",
+        "schedules.md",
+        "importing-schedules.md",
         "testing.md",
         "guarantees.md",
         "lifecycle.md",
@@ -253,7 +256,7 @@ def test_the_table_of_settings_is_that_of_the_code():
 
 
 def test_each_check_has_a_heading_with_cause_and_cure():
-    source = inspect.getsource(checks)
+    source = inspect.getsource(checks) + inspect.getsource(schedule_checks)
     ids = set(re.findall(r'id="(bgtasks\.[EW]\d{3})"', source))
     reference = page("reference/checks.md")
     documented = [h for h in reference.headings if h.startswith("bgtasks.")]
@@ -279,6 +282,15 @@ def _parser(*names):
         (choices,) = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
         parser = choices[sub]
     return parser
+
+
+def _subcommands(*names):
+    """Yield the names of the sub-commands of a command, and of theirs."""
+    for action in _parser(*names)._actions:
+        if isinstance(action.choices, dict):
+            for name in action.choices:
+                yield (*names, name)
+                yield from _subcommands(*names, name)
 
 
 def _own_actions(parser):
@@ -308,16 +320,16 @@ def test_each_option_of_runworker_is_documented_with_its_variable():
 
 def test_each_sub_command_is_documented_with_its_options():
     reference = page("reference/commands.md")
-    (choices,) = [a.choices for a in _parser("bgtasks")._actions if isinstance(a.choices, dict)]
+    subcommands = list(_subcommands("bgtasks"))
     headings = {h for h in reference.headings if h.startswith("bgtasks ")}
-    assert headings == {f"bgtasks {name}" for name in choices}
-    for name in choices:
-        if name != "worker":
-            section = reference.section(f"bgtasks {name}")
+    assert headings == {" ".join(names) for names in subcommands}
+    for names in subcommands:
+        if names != ("bgtasks", "worker"):
+            section = reference.section(" ".join(names))
             rows = re.findall(r"^\| (`-.+?) \|", section, re.M)
             documented = {option for row in rows for option in code(row)}
-            actions = _own_actions(_parser("bgtasks", name))
-            assert documented == {o for a in actions for o in a.option_strings}, name
+            actions = _own_actions(_parser(*names))
+            assert documented == {o for a in actions for o in a.option_strings}, names
 
 
 def test_the_exit_codes_are_those_of_the_code():
@@ -466,9 +478,7 @@ def test_a_line_of_a_shell_is_one_that_is_known(fence):
 
 def test_no_page_names_an_option_or_a_variable_that_does_not_exist():
     known = set(FOREIGN_OPTIONS)
-    (choices,) = [a.choices for a in _parser("bgtasks")._actions if isinstance(a.choices, dict)]
-    subcommands = [("bgtasks", name) for name in choices]
-    for names in (("runworker",), *subcommands, ("migrate",), ("check",)):
+    for names in (("runworker",), *_subcommands("bgtasks"), ("migrate",), ("check",)):
         for action in _parser(*names)._actions:
             known.update(action.option_strings)
     variables = set(re.findall(r"BGTASKS_\w+", _parser("runworker").format_help()))

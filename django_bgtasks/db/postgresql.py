@@ -360,8 +360,9 @@ class Listener(ChangeDetector):
     LISTEN on a connection of its own.
 
     A pooler in transaction mode swallows LISTEN without an error: a ping to
-    oneself shows whether it works (after Oban's Sonar). Until a ping came back,
-    and after one that did not, the worker polls.
+    oneself shows whether it works (after Oban's Sonar). It is sent by another
+    connection: by this one it would come back with the answer, pooler or not.
+    Until a ping came back, and after one that did not, the worker polls.
     """
 
     #: Seconds between pings, and for which one may be on its way.
@@ -369,6 +370,7 @@ class Listener(ChangeDetector):
     PING_TIMEOUT = 5.0
 
     def __init__(self, operations: PostgreSQLOperations) -> None:
+        self._operations = operations
         self._connection = operations.connection.copy()
         self._name = uuid4().hex
         #: Whether the last ping came back in time.
@@ -443,8 +445,7 @@ class Listener(ChangeDetector):
     def _ping(self, now: float) -> None:
         self._pings += 1
         self._pinged_at = self._unanswered_since = now
-        with self._connection.cursor() as cursor:
-            cursor.execute(_NOTIFY, [CHANNEL, self._ping_text()])
+        self._operations.notify([self._ping_text()])
 
     def close(self) -> None:
         self.works, self._unanswered_since = False, None

@@ -89,8 +89,11 @@ class Specification:
             given["when"] = read(when).text
         except TimetableError as error:
             problems["when"] = str(error)
-            given["when"] = str(when)[:255]
         if problems:
+            try:
+                zone_of(given["tz"])
+            except TimetableError as error:
+                problems["tz"] = str(error)
             raise InvalidSchedule(shown, problems)
         return cls(name=name, task=task, **given)
 
@@ -196,7 +199,7 @@ class Specification:
         except UnknownTask as error:
             return {"task": f"{error}{self._nearest()}"}
         except (InvalidTask, TypeError) as error:
-            return {"queue_name": str(error)}
+            return {"priority" if "riority" in str(error) else "queue_name": str(error)}
         except Exception as error:
             return {"task": f"{self.task!r} can't be imported: {error!r}."}
         found: dict[str, str] = {}

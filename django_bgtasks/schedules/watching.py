@@ -106,10 +106,10 @@ def problems(alias: str, *, now: datetime | None = None) -> list[Problem]:
         )
         if row.look_at is not None
     ]
-    for row in rows.filter(errors__gt=0):
+    for row in rows.exclude(error=""):
         state = "can't be fired" if row.enabled else "is disabled, since it could not be fired"
         found.append(Problem(row.name, "error", f"Schedule {row.name!r} {state}: {row.error}"))
-    for row in rows.filter(enabled=True, success_within__isnull=False):
+    for row in rows.filter(enabled=True, error="", success_within__isnull=False):
         if (late := _without_success(row, moment, alias)) is not None:
             found.append(
                 Problem(

@@ -54,9 +54,12 @@ def _interval(timetable: Interval) -> str:
 
 @lru_cache(maxsize=2048)
 def _cron(expression: str, language: str) -> str:
-    options = cron_descriptor.Options(
-        locale_code=_locale(language), use_24hour_time_format=True, verbose=False
-    )
+    try:
+        options = cron_descriptor.Options(locale_code=_locale(language))
+    except TypeError:  # cron-descriptor 1, which django-celery-beat 2.9 asks for.
+        options = cron_descriptor.Options()
+        options.locale_code = _locale(language)
+    options.use_24hour_time_format = True
     try:
         return _with_names(cron_descriptor.get_description(expression, options), language)
     except Exception:  # Whatever it can't say: the dates beside it can't be wrong.

@@ -6,13 +6,16 @@ A module has HELP, add_arguments(parser) and run(command, **options).
 
 from types import ModuleType
 
-from . import bench, check, pause, prune, queues, resume
+from . import bench, check, explain, importing, pause, prune, queues, resume, schedules
 
 SUBCOMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "check": check,
+    "explain": explain,
+    "import": importing,
     "pause": pause,
     "prune": prune,
     "queues": queues,
     "resume": resume,
+    "schedules": schedules,
 }
