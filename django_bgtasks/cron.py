@@ -213,18 +213,18 @@ def _spans(moment: datetime, zone: tzinfo) -> Iterator[tuple[datetime, datetime 
     """Yield the spans of one offset from moment on: start and end, None for open ones."""
     start, year = moment, moment.year
     while year < moment.year + 60:
-        for change in _changes(zone, year):
+        for change in offset_changes(zone, year):
             if change > start:
                 yield start, change
                 start = change
         year += 1
-        if year > 2037 and year > moment.year + 12 and not _changes(zone, year):
+        if year > 2037 and year > moment.year + 12 and not offset_changes(zone, year):
             break  # What comes every year would have come.
     yield start, None
 
 
 @lru_cache(maxsize=2048)
-def _changes(zone: tzinfo, year: int) -> tuple[datetime, ...]:
+def offset_changes(zone: tzinfo, year: int) -> tuple[datetime, ...]:
     """Return the instants of a year, in UTC, at which the offset of a zone changes."""
     found = []
     moment = datetime(year, 1, 1, tzinfo=UTC)

@@ -1,5 +1,5 @@
 """
-The pages of the tasks, results, queues and workers.
+The pages of the tasks, results, queues, workers and schedules.
 
 Lists and pages are Django's own; each class may be subclassed and registered
 anew on a site of the project.
@@ -7,7 +7,8 @@ anew on a site of the project.
 
 from .queues import QueueAdmin
 from .results import FinishedTaskAdmin
+from .schedules import ScheduleAdmin
 from .tasks import QueuedTaskAdmin
 from .workers import WorkerAdmin
 
-__all__ = ["FinishedTaskAdmin", "QueueAdmin", "QueuedTaskAdmin", "WorkerAdmin"]
+__all__ = ["FinishedTaskAdmin", "QueueAdmin", "QueuedTaskAdmin", "ScheduleAdmin", "WorkerAdmin"]

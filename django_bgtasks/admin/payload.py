@@ -124,6 +124,11 @@ def _named(args: Any, kwargs: Any, task: Any) -> Iterator[tuple[str, Any]]:
         yield (f"*{rest}{name[5:]}" if name.startswith("*args[") else name), value
 
 
+def parameters_of(task: Any) -> list[str]:
+    """Return the names of a task's parameters, without the context."""
+    return list(Signature(task.func, takes_context=task.takes_context).names)
+
+
 def metadata(row: TaskRecord) -> SafeString | str:
     """Return what the enqueuer gave along as "name = value", secrets masked."""
     secret = secret_names()

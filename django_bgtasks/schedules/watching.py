@@ -90,10 +90,14 @@ class Problem:
     text: str
 
 
-def problems(alias: str, *, now: datetime | None = None) -> list[Problem]:
-    """Return what is wrong with the schedules of a database: a part of its health."""
+def problems(
+    alias: str, *, now: datetime | None = None, only: Schedule | None = None
+) -> list[Problem]:
+    """Return what is wrong with the schedules of a database, or with one: a part of its health."""
     moment = now or operations_for(alias).now()
     rows = Schedule.objects.using(alias)
+    if only is not None:
+        rows = rows.filter(pk=only.pk)
     found = [
         Problem(
             row.name,

@@ -131,7 +131,7 @@ def start_worker(transactional_db, tmp_path):
             worker.kill()
         # pytest shows this where a test fails.
         lines = worker.output.splitlines()[-60:]
-        print(f"Worker {worker.pid}, exit code {ended}:", *lines, sep="\n")
+        sys.stdout.write("\n".join([f"Worker {worker.pid}, exit code {ended}:", *lines, ""]))
     if connection.vendor == "postgresql":
         # A query of a process that was killed runs on, and the database can't be dropped.
         with connection.cursor() as cursor:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,11 +12,11 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from django_bgtasks.cron import ALIASES, first_instant
 from django_bgtasks.management.commands.runworker import CONFIGURATION, positive
 from django_bgtasks.observability.logs import safe
+from django_bgtasks.schedules.clock_changes import clock_changes, upcoming
 from django_bgtasks.schedules.words import describe
-from django_bgtasks.timetables import CronTimetable, Timetable, TimetableError, read, zone_of
+from django_bgtasks.timetables import TimetableError, read, zone_of
 
 HELP = (
     "Say in words when something is due, and give the next times. Wrong expressions: exit code 2."
@@ -26,10 +24,6 @@ HELP = (
 
 #: The most times that are listed.
 MOST = 1000
-
-_SECOND = timedelta(seconds=1)
-_STEP = timedelta(hours=6)
-_YEAR = timedelta(days=366)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -63,7 +57,7 @@ def run(command: BaseCommand, **options: Any) -> None:
         hint = " Put it in quotes: a shell replaces *." if len(words) > 5 else ""
         raise CommandError(f"{safe(error)}{hint}", returncode=CONFIGURATION) from None
     now = timezone.now()
-    due = following(timetable, zone, now, options["count"])
+    due = upcoming(timetable, zone, now, options["count"])
     changes = list(clock_changes(timetable, zone, now))
     if options["json"]:
         command.stdout.write(
@@ -94,16 +88,6 @@ def run(command: BaseCommand, **options: Any) -> None:
         command.stdout.write("When the clocks change:")
         for change in changes:
             command.stdout.write(f"  {change.at.astimezone(zone):%a %Y-%m-%d}  {change.text}")
-
-
-def following(timetable: Timetable, zone: ZoneInfo, now: datetime, most: int) -> list[datetime]:
-    """Return the next due times, in UTC."""
-    found: list[datetime] = []
-    due = timetable.after(now, zone)
-    while due is not None and len(found) < most:
-        found.append(due)
-        due = timetable.after(due, zone)
-    return found
 
 
 # Moments as text
@@ -145,71 +129,3 @@ def moment_in_json(moment: datetime, zone: ZoneInfo, now: datetime) -> dict[str,
         "offset": _offset(local),
         "in_seconds": round((moment - now).total_seconds(), 3),
     }
-
-
-# Daylight saving
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of the clocks that a run meets, and what it does about it."""
-
-    at: datetime
-    text: str
-
-
-def clock_changes(timetable: Timetable, zone: ZoneInfo, now: datetime) -> Iterator[Change]:
-    """Yield the changes of the coming year's clocks within which something is due."""
-    if not timetable.is_local or _is_hourly(timetable):
-        return  # What comes every hour goes on through them.
-    wild = isinstance(timetable, CronTimetable) and timetable.cron.is_wild
-    for at, before, after in transitions(zone, now, now + _YEAR):
-        first, last = sorted((at + before, at + after))
-        # Clock times as if they were UTC, where none is missing.
-        times = list(timetable.between(first, last - _SECOND, ZoneInfo("UTC")))
-        if times:
-            yield Change(at, _what_happens(times, zone, skipped=after > before, wild=wild))
-
-
-def _what_happens(times: list[datetime], zone: ZoneInfo, *, skipped: bool, wild: bool) -> str:
-    """Return what becomes of times that the clock skips, or shows twice."""
-    one = len(times) == 1
-    text = f"{times[0]:%H:%M}"
-    if not one:
-        text = f"{len(times)} times from {text} to {times[-1]:%H:%M}"
-    run = first_instant(times[0].replace(tzinfo=None), zone).astimezone(zone)
-    if skipped:
-        text += " doesn't exist" if one else " don't exist"
-        if wild:
-            return f"{text}: {'it is' if one else 'they are'} left out."
-        return f"{text}: one run at {run:%H:%M} instead."
-    text += f" {'comes' if one else 'come'} twice: {'it runs' if one else 'they run'}"
-    return f"{text} both times." if wild else f"{text} the first time, at {_offset(run)}."
-
-
-def _is_hourly(timetable: Timetable) -> bool:
-    text = ALIASES.get(timetable.text.lower(), timetable.text)
-    return isinstance(timetable, CronTimetable) and text.split()[1] == "*"
-
-
-def transitions(
-    zone: ZoneInfo, start: datetime, end: datetime
-) -> Iterator[tuple[datetime, timedelta, timedelta]]:
-    """Yield the instants at which the clock of a zone changes, and its offsets before and after."""
-
-    def offset(moment: datetime) -> timedelta:
-        return moment.astimezone(zone).utcoffset() or timedelta(0)
-
-    low = start.astimezone(UTC).replace(microsecond=0)
-    while low < end:
-        following = low + _STEP
-        if offset(low) != offset(following):
-            first, last = low, following
-            while last - first > _SECOND:
-                middle = first + (last - first) // 2 // _SECOND * _SECOND
-                if offset(middle) == offset(first):
-                    first = middle
-                else:
-                    last = middle
-            yield last, offset(first), offset(last)
-        low = following

@@ -1,0 +1,197 @@
+"""The form of a schedule: what it says is checked where code and settings are, too."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .. import registry
+from ..exceptions import InvalidSchedule
+from ..models.schedule import Schedule
+from ..schedules.specification import Specification
+from . import payload
+from .base import backends
+from .display import visible
+from .filters import configured_queues
+
+#: The fields whose names differ from those of a Specification.
+FIELDS = {
+    "task": "task_path",
+    "when": "expression",
+    "tz": "time_zone",
+    "start": "start_at",
+    "end": "end_at",
+}
+
+
+class ScheduleForm(forms.ModelForm):
+    """A schedule that is made in the admin."""
+
+    #: The database of the rows; set by the page.
+    alias: str | None = None
+
+    task_path = forms.ChoiceField(label=_("Task"))
+    time_zone = forms.ChoiceField(label=_("Time zone"))
+    queue_name = forms.ChoiceField(label=_("Queue"), required=False)
+
+    class Meta:
+        model = Schedule
+        fields = (
+            "name",
+            "expression",
+            "time_zone",
+            "enabled",
+            "task_path",
+            "args",
+            "kwargs",
+            "queue_name",
+            "priority",
+            "missed",
+            "overlap",
+            "start_at",
+            "end_at",
+            "max_runs",
+            "jitter",
+            "expires",
+            "success_within",
+        )
+        help_texts = {
+            "expression": _(
+                "Five fields as in cron, @daily, every 15 minutes, or at 2027-01-01 08:00."
+            ),
+            "args": _("A list in JSON, in the order of the function's parameters."),
+            "kwargs": _("An object in JSON."),
+            "jitter": _("Seconds by which starts are spread."),
+            "expires": _("Seconds after the due time from which on a start is not worth it."),
+            "success_within": _("Seconds; later it counts as a problem."),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "task_path" in self.fields:
+            self._fill_choices()
+        row = self.instance
+        if row.pk and "args" in self.fields:
+            self.initial["args"], self.initial["kwargs"] = _masked(row)
+
+    def _fill_choices(self) -> None:
+        row = self.instance
+        paths = known_tasks()
+        if row.task_path and row.task_path not in paths:
+            paths = [row.task_path, *paths]
+        self.fields["task_path"].choices = [("", "---------"), *((p, visible(p)) for p in paths)]  # type: ignore[attr-defined]
+        zones = sorted(available_timezones())
+        if row.time_zone and row.time_zone not in zones:
+            zones = [row.time_zone, *zones]
+        self.fields["time_zone"].choices = [(name, name) for name in zones]  # type: ignore[attr-defined]
+        if not row.pk:
+            self.initial.setdefault("time_zone", timezone.get_default_timezone_name())
+        names = configured_queues()
+        if row.queue_name and row.queue_name not in names:
+            names = [row.queue_name, *names]
+        queues = [("", _("The task's own")), *((name, visible(name)) for name in names)]
+        self.fields["queue_name"].choices = queues  # type: ignore[attr-defined]
+
+    def clean_args(self) -> Any:
+        args = self.cleaned_data["args"]
+        stored = self.instance.args if self.instance.pk else []
+        if isinstance(args, list) and isinstance(stored, list):
+            # What was masked and left alone stays as it is.
+            return [
+                stored[place] if value == payload.HIDDEN and place < len(stored) else value
+                for place, value in enumerate(args)
+            ]
+        return args
+
+    def clean_kwargs(self) -> Any:
+        kwargs = self.cleaned_data["kwargs"]
+        stored = payload.mapping(self.instance.kwargs) if self.instance.pk else {}
+        if isinstance(kwargs, dict):
+            return {
+                name: stored[name] if value == payload.HIDDEN and name in stored else value
+                for name, value in kwargs.items()
+            }
+        return kwargs
+
+    def clean(self) -> Any:
+        data = super().clean() or self.cleaned_data
+        if "expression" not in data or "task_path" not in data:
+            return data
+        backend = next(iter(backends()), None)
+        given = {
+            "tz": data.get("time_zone"),
+            "args": data.get("args", []),
+            "kwargs": data.get("kwargs", {}),
+            "backend": self.instance.backend if self.instance.pk else backend and backend.alias,
+            "queue_name": data.get("queue_name") or None,
+            "priority": data.get("priority"),
+            "missed": data.get("missed"),
+            "overlap": data.get("overlap"),
+            "start": data.get("start_at"),
+            "end": data.get("end_at"),
+            "max_runs": data.get("max_runs"),
+            "jitter": data.get("jitter"),
+            "expires": data.get("expires"),
+            "success_within": data.get("success_within"),
+        }
+        try:
+            said = Specification.of(
+                name=data.get("name", "-"),
+                task=data["task_path"],
+                when=data["expression"],
+                **given,
+            )
+            found = said.problems(now=timezone.now())
+        except InvalidSchedule as error:
+            found = error.problems
+        else:
+            data["expression"] = said.when
+            data["jitter"] = said.jitter
+            if backend is not None and not self.instance.pk:
+                self.instance.backend = backend.alias
+        for name, text in found.items():
+            field = FIELDS.get(name, name)
+            if field in self.errors:
+                continue
+            self.add_error(field if field in self.fields else None, visible(text))
+        return data
+
+    def validate_unique(self) -> None:
+        rows = Schedule.objects.using(self.alias).filter(name=self.cleaned_data.get("name"))
+        if rows.exclude(pk=self.instance.pk).exists():
+            self.add_error("name", _("There is a schedule with this name already."))
+
+
+def known_tasks() -> list[str]:
+    """Return the paths of the tasks that the code has."""
+    modules = [name for backend in backends() for name in backend.conf.task_modules]
+    try:
+        registry.load_task_modules(modules)
+    except Exception:  # Whatever a module raises: the others have tasks, too.
+        pass
+    return registry.known_paths(modules)
+
+
+def _masked(row: Schedule) -> tuple[Any, Any]:
+    """Return the arguments without their secrets."""
+    secret = payload.secret_names()
+    task = payload.task_of(row)  # type: ignore[arg-type]
+    args, kwargs = row.args, row.kwargs
+    if task is not None and isinstance(args, list):
+        names = payload.parameters_of(task)
+        args = [
+            payload.HIDDEN
+            if place < len(names) and payload.is_hidden(names[place], task, secret)
+            else value
+            for place, value in enumerate(args)
+        ]
+    if isinstance(kwargs, dict):
+        kwargs = {
+            name: payload.HIDDEN if task and payload.is_hidden(name, task, secret) else value
+            for name, value in kwargs.items()
+        }
+    return args, kwargs
