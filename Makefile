@@ -25,7 +25,7 @@ DEMO := DATABASE_URL= EMAIL_HOST= DEBUG=True TASKS_BACKEND=django_bgtasks.Databa
 .PHONY: test demo serve lint clean
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 demo: $(READY)
 	rm -rf .demo
