@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ..exceptions import DuplicateTask
 from ..models import FinishedTask, QueuedTask
-from ..models.schedule import Schedule, Source
+from ..models.schedule import RunStatus, Schedule, Source
 from ..models.worker import Worker, WorkerState
 from ..schedules import by_hand, watching
 from ..schedules.words import describe
@@ -418,7 +418,7 @@ class ScheduleAdmin(BaseAdmin):
     def _remark(self, outcome: watching.Outcome) -> str:
         run = outcome.run
         said = [visible(run.reason)] if run.reason else []
-        if run.missed:
+        if run.missed and run.status != RunStatus.MISSED:
             said.append(
                 ngettext(
                     "Stands for %(count)d missed run, too.",
@@ -453,9 +453,11 @@ class ScheduleAdmin(BaseAdmin):
     @admin.display(description=gettext_lazy("when"))
     def when(self, obj: Schedule) -> str:
         words = describe(obj.expression)
+        # In one line: a cron expression that is broken reads like another one.
+        expression = visible(obj.expression).replace(" ", "\xa0")
         if words == obj.expression:
-            return format_html("<code>{}</code>", visible(obj.expression))
-        return format_html("{}<br><code>{}</code>", words, visible(obj.expression))
+            return format_html("<code>{}</code>", expression)
+        return format_html("{}<br><code>{}</code>", words, expression)
 
     @admin.display(description=gettext_lazy("next run"))
     def next_run(self, obj: Schedule) -> str:
