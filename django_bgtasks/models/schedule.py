@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import models
+from django.db import models, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -123,18 +124,40 @@ class Schedule(models.Model):
 
     #: What a change of which makes the plan anew.
     PLANNED_BY = ("expression", "time_zone", "start_at", "end_at", "max_runs", "enabled")
+    WRITTEN_BY_WORKERS = (
+        "next_due_at",
+        "look_at",
+        "last_due_at",
+        "holds",
+        "runs",
+        "errors",
+        "error",
+    )
 
     def __str__(self) -> str:
         return self.name
 
     def save(self, **kwargs: Any) -> None:
-        if self._plan_key() != getattr(self, "_planned", None):
-            self.plan(timezone.now())
-            if (only := kwargs.get("update_fields")) is not None:
-                written = {"next_due_at", "look_at", "errors", "error"}
-                kwargs["update_fields"] = {*only, *written}
-        super().save(**kwargs)
+        using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=using):
+            only = kwargs.get("update_fields")
+            if self.pk is not None:
+                self._keep_what_workers_wrote(using, only or ())
+            if self._plan_key() != getattr(self, "_planned", None):
+                self.plan(timezone.now())
+                if only is not None:
+                    written = {"next_due_at", "look_at", "errors", "error"}
+                    kwargs["update_fields"] = {*only, *written}
+            super().save(**kwargs)
         self._planned = self._plan_key()
+
+    def _keep_what_workers_wrote(self, using: str, only: Iterable[str]) -> None:
+        """Take over what a worker wrote since this was read, and keep it from writing more."""
+        rows = type(self)._default_manager.using(using).select_for_update()
+        names = [name for name in self.WRITTEN_BY_WORKERS if name not in only]
+        fresh = rows.filter(pk=self.pk).values(*names).first()
+        for name, value in (fresh or {}).items():
+            setattr(self, name, value)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Schedule:

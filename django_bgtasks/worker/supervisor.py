@@ -21,6 +21,7 @@ from django.db import DatabaseError, connections
 
 from .. import limits, transitions, wakeups
 from ..db import FailureKind, classify, operations_for
+from ..exceptions import InvalidSchedule
 from ..models.worker import WorkerState
 from ..schedules.firing import Scheduler
 from ..schedules.sync import log_changes, sync
@@ -149,7 +150,11 @@ class Supervisor:
         self.heartbeat.begin(self.operations.now())
         self._read_queues()
         if self.plan.scheduler:
-            log_changes(sync(self.backend))
+            try:
+                log_changes(sync(self.backend))
+            except InvalidSchedule as error:
+                # Those that are there already go on.
+                logger.error("The schedules are not brought up to date: %s", error)
 
     def _go_down(self) -> None:
         self.recovery.go_on()

@@ -420,3 +420,17 @@ def test_changes_of_other_columns_leave_the_plan_alone(add_schedule):
     row.priority = 3
     row.save()
     assert Schedule.objects.get().next_due_at == planned
+
+
+def test_a_form_that_is_saved_late_undoes_nothing_that_a_worker_wrote(add_schedule, fire, clock):
+    add_schedule(overlap="allow")
+    row = Schedule.objects.get()
+    clock.forward(minutes=30)
+    assert len(fire()) == 1
+    fired = Schedule.objects.get()
+    row.priority = 3
+    row.save()
+    saved = Schedule.objects.get()
+    assert (saved.priority, saved.runs, saved.last_due_at) == (3, 1, fired.last_due_at)
+    assert (saved.next_due_at, saved.look_at) == (fired.next_due_at, fired.look_at)
+    assert fire() == []
