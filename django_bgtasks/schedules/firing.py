@@ -23,12 +23,12 @@ from django.db import DatabaseError, transaction
 from .. import transitions
 from ..batch import Batch
 from ..compat import InvalidTaskBackend, task_backends
-from ..db import operations_for
+from ..db import FailureKind, classify, operations_for
 from ..exceptions import DuplicateTask, UnknownTask
 from ..models.queued import QueuedTask
 from ..models.schedule import Missed, Overlap, RunStatus, Schedule, ScheduleRun
 from ..states import LiveStatus
-from ..timetables import zone_of
+from ..timetables import TimetableError, zone_of
 from .sync import specification_of
 
 logger = logging.getLogger("django_bgtasks.worker")
@@ -132,7 +132,10 @@ class Scheduler:
         def unit() -> None:
             with operations_for(self._alias).write():
                 for row in self._rows().select_for_update().filter(next_due_at__gt=now):
-                    due = row.next_after(now)
+                    try:
+                        due = row.next_after(now)
+                    except TimetableError:
+                        continue  # When it is due, that is written down.
                     look = row.look_at if row.holds else due
                     Schedule.objects.using(self._alias).filter(pk=row.pk).update(
                         next_due_at=due, look_at=look
@@ -160,12 +163,12 @@ class Scheduler:
         try:
             with transaction.atomic(using=self._alias):
                 turn.take()
-        except DatabaseError:
-            raise
         except UnknownTask as error:
             self._unknown[row.pk] = time.monotonic() + UNKNOWN_PAUSE
             note_error(self._alias, row, error, now, again=row.look_at)
         except Exception as error:
+            if isinstance(error, DatabaseError) and classify(error) is FailureKind.TRANSIENT:
+                raise  # Not the schedule's fault; the others of this batch are tried again, too.
             pause = timedelta(seconds=min(60.0, 2.0 ** (row.errors + 1)))
             note_error(self._alias, row, error, now, again=now + pause)
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..db import operations_for
 from ..models.schedule import Schedule, Source
+from ..timetables import TimetableError
 from .declarations import Declaration, declared
 from .specification import Specification
 
@@ -36,8 +38,9 @@ def columns_of(specification: Specification) -> dict[str, Any]:
     return {
         "task_path": specification.task,
         "backend": specification.backend,
-        "args": list(specification.args),
-        "kwargs": dict(specification.kwargs),
+        # As JSON gives them back: else a tuple would look like a change at each start.
+        "args": json.loads(json.dumps(list(specification.args))),
+        "kwargs": json.loads(json.dumps(dict(specification.kwargs))),
         "queue_name": specification.queue_name or "",
         "priority": specification.priority,
         "expression": specification.when,
@@ -146,7 +149,10 @@ def _replan(row: Schedule) -> None:
     now = operations_for(row._state.db or "default").now()
     if row.next_due_at <= now:
         return
-    expected = row.next_after(now)
+    try:
+        expected = row.next_after(now)
+    except TimetableError:
+        return  # When it is due, that is written down.
     if expected is not None and expected != row.next_due_at:
         logger.warning("Schedule %r is planned anew, for %s.", row.name, expected)
         Schedule.objects.using(row._state.db).filter(pk=row.pk, next_due_at=row.next_due_at).update(

@@ -247,9 +247,13 @@ class TestSync:
         assert row.look_at == row.next_due_at > timezone.now()
 
     def test_a_second_sync_changes_nothing(self, backend):
-        schedule("@daily", name="a", tz="UTC", start=datetime(2026, 1, 1, tzinfo=UTC))(
-            tasks.nothing
-        )
+        schedule(
+            "@daily",
+            name="a",
+            tz="UTC",
+            start=datetime(2026, 1, 1, tzinfo=UTC),
+            args=((1, 2), {"b": (3,)}),
+        )(tasks.add)
         sync(backend)
         before = Schedule.objects.values().get()
         changes = sync(backend)

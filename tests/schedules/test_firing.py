@@ -4,7 +4,9 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 
+from django_bgtasks import transitions
 from django_bgtasks.models import FinishedTask, QueuedTask, Schedule, ScheduleRun
 from django_bgtasks.schedules.firing import MOST_MADE_UP, TRIES, Scheduler, start_of
 from tests import tasks
@@ -367,6 +369,43 @@ def test_a_schedule_that_raises_does_not_stop_the_others_and_disables_itself(
     assert "add() takes" in broken.error or "argument" in broken.error
     assert "Schedule 'broken' is disabled: it could not be fired 10 times." in caplog.text
     assert runs("broken") == []
+
+
+def test_a_schedule_that_the_database_refuses_does_not_stop_the_others(
+    add_schedule, fire, clock, monkeypatch
+):
+    """Such as a value that one database can't hold."""
+    add_schedule(name="refused")
+    add_schedule()
+    insert = transitions.enqueue
+
+    def refuse(alias, rows, **options):
+        if '"refused"' in (rows[0][10] or ""):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT * FROM of_no_such_table")
+        insert(alias, rows, **options)
+
+    monkeypatch.setattr(transitions, "enqueue", refuse)
+    clock.forward(minutes=30)
+    assert len(fire()) == 1
+    assert runs() == [("01 13:00", "FIRED", 0)]
+    refused = Schedule.objects.get(name="refused")
+    assert (refused.errors, refused.enabled) == (1, True)
+    assert runs("refused") == []
+
+
+def test_an_unreadable_schedule_does_not_stop_the_others_when_the_clock_goes_back(
+    add_schedule, fire, clock
+):
+    add_schedule(name="unreadable")
+    add_schedule()
+    assert fire() == []
+    Schedule.objects.filter(name="unreadable").update(expression="nonsense")
+    clock.back(hours=1)
+    assert fire() == []
+    clock.forward(minutes=31)
+    assert len(fire()) == 1
+    assert runs() == [("01 12:00", "FIRED", 0)]
 
 
 def test_a_task_that_only_other_workers_know_is_left_to_them(add_schedule, fire, clock):
