@@ -111,7 +111,7 @@ def test_many_schedules_that_are_not_due_cost_one_query_a_second(
 ):
     """What it costs, and how soon one among them starts: BGTASKS_SCHEDULES=5000 is the issue's."""
     count = int(os.environ.get("BGTASKS_SCHEDULES", "500"))
-    seconds = 30 if count >= 5000 else 3
+    seconds, samples = (30, 100) if count >= 5000 else (3, 3)
     worker = start_worker("-p", 1)
     assert tasks.add.enqueue(1, 2).get(timeout=60) == 3
 
@@ -141,16 +141,16 @@ def test_many_schedules_that_are_not_due_cost_one_query_a_second(
         assert scheduler.fire_due().ids == []
     with_them = cost()
     add_schedule("each second", "every 1 second", overlap="allow")
-    until(lambda: FinishedTask.objects.count() >= 2 + seconds, timeout=120)
+    until(lambda: FinishedTask.objects.count() >= 2 + samples, timeout=60 + 2 * samples)
     delays = sorted(
         (FinishedTask.objects.get(pk=run.task_id).started_at - run.due_at).total_seconds() * 1000
-        for run in ScheduleRun.objects.order_by("due_at")[1 : seconds + 1]
+        for run in ScheduleRun.objects.order_by("due_at")[1 : samples + 1]
     )
     sys.stdout.write(
         f"{connection.vendor}: the supervisor takes {without:.2%} of a core without schedules, "
         f"{with_them:.2%} with {count} that are not due (planned in {planning * 1e6:.0f} us "
         f"each); a task starts {delays[len(delays) // 2]:.0f} ms after its due time at the "
-        f"median, {delays[-1]:.0f} ms at most of {len(delays)}\n"
+        f"median, {delays[int(len(delays) * 0.99) - 1]:.0f} ms at the 99th of 100\n"
     )
 
 
