@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .schedules.declarations import every, schedule
     from .signals import enqueue_on, task_committed
     from .standins import DummyBackend, ImmediateBackend
+    from .workflows.elements import chain, graph, group, map_chunks, previous
+    from .workflows.handle import WorkflowResult, get_workflow
 
 _HOMES = {
     "DatabaseBackend": "backend",
@@ -27,10 +29,17 @@ _HOMES = {
     "DatabaseTaskResult": "results",
     "DummyBackend": "standins",
     "ImmediateBackend": "standins",
+    "WorkflowResult": "workflows.handle",
     "carry": "context",
+    "chain": "workflows.elements",
     "current": "context",
     "enqueue_on": "signals",
     "every": "schedules.declarations",
+    "get_workflow": "workflows.handle",
+    "graph": "workflows.elements",
+    "group": "workflows.elements",
+    "map_chunks": "workflows.elements",
+    "previous": "workflows.elements",
     "schedule": "schedules.declarations",
     "task": "definition",
     "task_committed": "signals",
@@ -46,11 +55,18 @@ __all__ = [
     "DatabaseTaskResult",
     "DummyBackend",
     "ImmediateBackend",
+    "WorkflowResult",
     "__version__",
     "carry",
+    "chain",
     "current",
     "enqueue_on",
     "every",
+    "get_workflow",
+    "graph",
+    "group",
+    "map_chunks",
+    "previous",
     "schedule",
     "task",
     "task_committed",

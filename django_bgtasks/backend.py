@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -45,7 +45,7 @@ class DatabaseBackend(BaseTaskBackend):
         return router.db_for_write(QueuedTask)
 
     def validate_task(self, task: Any) -> None:
-        self._check_queue(task)
+        self.check_queue(task)
         super().validate_task(task)
         if "." in task.func.__qualname__:
             # A worker finds tasks in modules, not in classes.
@@ -53,7 +53,8 @@ class DatabaseBackend(BaseTaskBackend):
         if len(task.module_path) > 255:
             raise InvalidTask(f"The path {task.module_path!r} is longer than 255 characters.")
 
-    def _check_queue(self, task: Any) -> None:
+    def check_queue(self, task: Any) -> None:
+        """Raise InvalidTask unless the settings have the queue of a task."""
         name = task.queue_name
         if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
             raise InvalidTask(f"queue_name must have 1 to 100 printable characters, not {name!r}.")
@@ -102,7 +103,7 @@ class DatabaseBackend(BaseTaskBackend):
 
         if isinstance(task, DatabaseTask) and task.backend == self.alias:
             # All else was checked when the Task was made; the settings may have changed since.
-            self._check_queue(task)
+            self.check_queue(task)
         else:
             self.validate_task(task)
         database = self.database
@@ -118,9 +119,28 @@ class DatabaseBackend(BaseTaskBackend):
             if not (batch.later or batch.told):
                 wakeups.wake(database, task.queue_name)
 
-        def write() -> None:
+        self.deliver(batch.write, committed, lambda: batch.created)
+        return batch.results
+
+    def deliver(
+        self,
+        write: Callable[[], None],
+        committed: Callable[[], None],
+        created: Callable[[], Sequence[Any]],
+    ) -> None:
+        """
+        Call write in the caller's transaction, committed after its commit, send task_enqueued.
+
+        created returns the results of what was written. Where the transaction
+        is one of another database, write waits for its commit.
+        """
+        from . import wakeups
+
+        database = self.database
+
+        def write_rows() -> None:
             try:
-                batch.write()
+                write()
             except DatabaseError as error:
                 raise_if_tables_are_missing(error, database)
                 raise
@@ -129,23 +149,22 @@ class DatabaseBackend(BaseTaskBackend):
             wakeups.on_commit(database, committed)
 
         def write_after_commit() -> None:
-            write()
+            write_rows()
             announce()
 
         callers = self._callers_alias()
         if callers is None:
-            write()
+            write_rows()
         else:
             transaction.on_commit(write_after_commit, using=callers)
         try:
             if task_enqueued.has_listeners(type(self)):
-                for result in batch.created:
+                for result in created():
                     task_enqueued.send(type(self), task_result=result)
         finally:
             # Under autocommit too, task_committed follows task_enqueued.
             if callers is None:
                 announce()
-        return batch.results
 
     def _callers_alias(self) -> str | None:
         """

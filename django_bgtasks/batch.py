@@ -64,8 +64,15 @@ class Batch:
         database: str,
         conf: Any,
         origin: Mapping[str, Any] | None = None,
+        members: Sequence[tuple[str, Mapping[str, Any]]] | None = None,
+        status: str | None = None,
     ) -> None:
-        """origin is what the rows' options have besides: "schedule", "expires_at"."""
+        """
+        origin is what the rows' options have besides: "schedule", "expires_at".
+
+        members are, for each of calls, an id and what else its row's options
+        have; with status all rows have this one.
+        """
         self.task = task
         #: Whether workers were told of it, or need not be, by the writing itself.
         self.told = False
@@ -82,8 +89,8 @@ class Batch:
         signature = (
             task.signature if ours else Signature(task.func, takes_context=task.takes_context)
         )
-        self.later = task.run_after is not None and task.run_after > now
-        self._state = state = _SCHEDULED if self.later else _READY
+        self.later = task.run_after is not None and task.run_after > now and status is None
+        self._state = state = status or (_SCHEDULED if self.later else _READY)
         seal = sealer(conf)
         self._sealed = seal is not None
         # A plain task, enqueued by the thousand, is asked for nothing else.
@@ -96,15 +103,21 @@ class Batch:
         options = json.dumps(common) if common else None
         fixed = self._fixed(alias)
         id_to_db, limit = operations.id_to_db, conf.max_argument_size
-        for args, kwargs in calls:
+        own = common
+        for index, (args, kwargs) in enumerate(calls):
             signature.bind(args, kwargs)
             own_args, own_kwargs, args_json, kwargs_json = signature.encode(args, kwargs, limit)
             if seal is not None:
                 args_json, kwargs_json = seal(args_json), seal(kwargs_json)
-            task_id = new_id()
+            if members is None:
+                task_id = new_id()
+            else:
+                task_id, more = members[index]
+                own = {**common, **more}
+                options = json.dumps(own)
             row: Sequence[Any] = (id_to_db(task_id), *fixed, options, args_json, kwargs_json)
             if self.keyed:
-                row = self._marked(row, common, signature.arguments(own_args, own_kwargs))
+                row = self._marked(row, own, signature.arguments(own_args, own_kwargs))
             self.rows.append(row)
             results.append(
                 build_result(
@@ -129,7 +142,7 @@ class Batch:
         if special and task.labels:
             # Whatever becomes of the code: what a row is found by stands in the row.
             common["labels"] = dict(task.labels)
-        if special and task.expires is not None:
+        if special and task.expires is not None and self._state != LiveStatus.WAITING:
             due = task.run_after if self.later else self._now
             common["expires_at"] = (due + timedelta(seconds=task.expires)).isoformat()
         return common
@@ -217,6 +230,16 @@ class Batch:
             self._insert(list(rows.values()))
         self.created = list(made.values())
         return results
+
+    def claims(self) -> list[tuple[uniqueness.Claim, str, str]]:
+        """Return the unique keys of the rows, with their texts and the task's name."""
+        task = self.task
+        found = []
+        for row, result in zip(self.rows, self.created, strict=True):
+            digest, text = json.loads(row[10])["marks"]["unique"]
+            claim = uniqueness.Claim(digest, result.id, task.unique_during, task.unique_for)
+            found.append((claim, text, task.func.__name__))
+        return found
 
     def _insert(self, rows: Sequence[Sequence[Any]]) -> None:
         """

@@ -113,6 +113,20 @@ OPTIONS: dict[str, Option] = {
             _whole(64),
         ),
         Option(
+            "MAX_WORKFLOW_SIZE",
+            50_000,
+            "tasks",
+            "The most tasks that one workflow may have.",
+            _whole(1),
+        ),
+        Option(
+            "MAX_PREVIOUS_SIZE",
+            8_388_608,
+            "bytes",
+            "The most that the results of its parents may take as JSON for one task of a workflow.",
+            _whole(64),
+        ),
+        Option(
             "MAX_TRACEBACK_SIZE",
             65_536,
             "characters",
@@ -276,6 +290,8 @@ class Options:
     database: str | None
     max_argument_size: int
     max_result_size: int
+    max_workflow_size: int
+    max_previous_size: int
     max_traceback_size: int
     processes: int | None
     threads: int

@@ -32,6 +32,30 @@ class Firing:
     missed: int = 0
 
 
+class Place:
+    """
+    The place of a running task in its workflow.
+
+    This is what a task is given that no worker runs: nothing is added.
+    """
+
+    @property
+    def id(self) -> str | None:
+        """The workflow's id."""
+        return None
+
+    def add(self, element: Any) -> None:
+        """
+        Add a task, a chain, a group or a graph, to run when this task has succeeded.
+
+        What waits for this task waits for it, too. Written with this attempt's
+        success, and not at all if it fails.
+        """
+
+    def continue_with(self, element: Any) -> None:
+        """As add(); its result takes the place of this task's for those that wait."""
+
+
 class Run:
     """
     What a context asks of its run.
@@ -66,6 +90,11 @@ class Run:
     def firing(self) -> Firing | None:
         """Which due time of a schedule this is, None if no schedule enqueued it."""
         return None
+
+    @property
+    def workflow(self) -> Place:
+        """The task's place in its workflow."""
+        return Place()
 
     def check(self) -> None:
         """Raise what shall end the task, if anything shall."""
@@ -166,6 +195,15 @@ class DatabaseTaskContext(TaskContext):  # type: ignore[misc]
     def firing(self) -> Firing | None:
         """The schedule and its due time, None if no schedule enqueued the task."""
         return self.run.firing
+
+    @property
+    def workflow(self) -> Place:
+        """
+        The task's place in its workflow, to add tasks to it.
+
+        Raise NotInWorkflow if a worker runs the task by itself.
+        """
+        return self.run.workflow
 
     def step(self, name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """

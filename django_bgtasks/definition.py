@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from inspect import iscoroutinefunction
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from django.utils import timezone
 
@@ -25,6 +25,9 @@ from .compat import (
 from .conf import suggestion
 from .context import DatabaseTaskContext
 from .retries import RetryPolicy, checked_backoff, names_of
+
+if TYPE_CHECKING:
+    from .workflows.elements import Call as WorkflowCall
 
 #: Options of ours that .using() may change; they are stored with the row.
 POLICY_OPTIONS = (
@@ -300,6 +303,18 @@ class DatabaseTask(Task):
             changes[name] = overrides[name] = tuple(value) if isinstance(value, list) else value
         changes["overrides"] = tuple(sorted(overrides.items()))
         return replace(self, **changes)
+
+    def with_args(self, *args: Any, **kwargs: Any) -> WorkflowCall:
+        """
+        Return the task with its arguments, as a part of a workflow: see chain() and group().
+
+        Raise InvalidArguments if the function can't be called so. `previous`
+        stands for the result of what runs before.
+        """
+        from .workflows.elements import Call as WorkflowCall
+
+        self.signature.bind(args, kwargs)
+        return WorkflowCall(self, args, kwargs)
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[Any]:
         """

@@ -108,6 +108,26 @@ class RetryRequested(TaskInterrupted):
         self.spends_attempt = spends_attempt
 
 
+class InvalidWorkflow(ValueError):
+    """A chain, group or graph can't be enqueued as it is; nothing was written."""
+
+
+class WorkflowTooLarge(InvalidWorkflow):
+    """A workflow has more tasks than MAX_WORKFLOW_SIZE."""
+
+
+class NotInWorkflow(RuntimeError):
+    """context.workflow was asked for by a task that belongs to none."""
+
+
+class WorkflowDoesNotExist(LookupError):
+    """There is no workflow of this id, or it was pruned."""
+
+
+class PreviousNotUsable(Exception):
+    """What the parents of a task returned can't be put where `previous` stands."""
+
+
 class StepFailed(Exception):
     """A step can't be kept: its name was used before in this attempt, or its value isn't JSON."""
 

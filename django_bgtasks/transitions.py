@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+from django.db import connections
 from django.db.models import F
 from django.utils import timezone
 
-from . import uniqueness
+from . import dependencies, uniqueness
 from .db import ClaimedTask, ClaimRequest, Ending, Exchange, operations_for
 from .ids import new_id
 from .models.cancellation import Cancellation
 from .models.finished import FinishedTask
 from .models.limit import LimitWait
 from .models.queued import QueuedTask
+from .models.workflow import Node
 from .states import FinalStatus, LiveStatus
 
 #: A task in the hands of a worker: its id and its claim.
@@ -62,7 +65,10 @@ def replace(alias: str, task_id: str, changes: Mapping[str, Any]) -> int:
     SCHEDULED, WAITING or READY -> SCHEDULED or READY with other arguments and time.
 
     For the waiting task of a unique key; changes are columns, status among them.
+    A member of a workflow keeps both: others count on its place.
     """
+    if dependencies.members(alias, [UUID(task_id)]):
+        return 0
     return (
         QueuedTask.objects.using(alias)
         .filter(pk=task_id, status__in=(LiveStatus.SCHEDULED, LiveStatus.WAITING, LiveStatus.READY))
@@ -71,8 +77,90 @@ def replace(alias: str, task_id: str, changes: Mapping[str, Any]) -> int:
 
 
 def exchange(alias: str, endings: Sequence[Ending], request: ClaimRequest | None) -> Exchange:
-    """RUNNING -> a final status for endings; READY -> RUNNING for what is claimed."""
-    return operations_for(alias).exchange(endings, request)
+    """
+    RUNNING -> a final status for endings; READY -> RUNNING for what is claimed.
+
+    Members of workflows end in a transaction of their own, before the others:
+    what waited for them can be claimed by the same request.
+    """
+    operations = operations_for(alias)
+    members = [ending for ending in endings if ending.is_member]
+    if not members:
+        return operations.exchange(endings, request)
+
+    def unit() -> set[str]:
+        with operations.write():
+            return end(alias, members)
+
+    ended = operations.retrying(unit)
+    operations.pause()
+    others = [ending for ending in endings if not ending.is_member]
+    done = operations.exchange(others, request)
+    done.ended |= ended
+    return done
+
+
+def end(alias: str, endings: Sequence[Ending]) -> set[str]:
+    """
+    RUNNING -> a final status, and what follows in workflows, in the caller's transaction.
+
+    Return the ids that were held.
+    """
+    ended = operations_for(alias).end(endings)
+    members = [ending for ending in endings if ending.is_member and ending.id in ended]
+    for ending in members:
+        if ending.grow is not None and ending.status == FinalStatus.SUCCESSFUL:
+            ending.grow()
+    _follow(alias, {UUID(ending.id): ending.status for ending in members})
+    return ended
+
+
+def _follow(alias: str, ended: Mapping[UUID, str], *, by_hand: bool = False) -> None:
+    """Do what follows in workflows from the end of members, by id and status."""
+    if not ended:
+        return
+    bad = [pk for pk, status in ended.items() if status != FinalStatus.SUCCESSFUL]
+    names = dependencies.members(alias, bad) if bad else {}
+    done = dependencies.advance(
+        alias,
+        {pk: _cause(names.get(pk, ""), pk, status) for pk, status in ended.items()},
+    )
+    if by_hand:
+        dependencies.hold_back(alias, ended)
+    for reason, ids in done.skipped.items():
+        operations_for(alias).withdraw([str(pk) for pk in ids], reason=reason[:255])
+    if done.opened:
+        open_up(alias, done.opened)
+    if done.ends:
+        dependencies.conclude(alias, done.ends)
+
+
+def _cause(name: str, pk: UUID, status: str) -> str | None:
+    if status == FinalStatus.SUCCESSFUL:
+        return None
+    what = "failed" if status == FinalStatus.FAILED else "was cancelled"
+    return f"{name} {str(pk)[-8:]} {what}"
+
+
+def open_up(alias: str, barriers: Sequence[UUID]) -> None:
+    """WAITING -> READY or SCHEDULED behind open barriers, in the caller's transaction."""
+    from .wakeups import on_commit, wake
+
+    tasks = QueuedTask.objects.using(alias)
+    now = timezone.now()
+    queues: set[str] = set()
+    for some in dependencies.chunks(barriers):
+        ids = Node.objects.using(alias).filter(barrier_id__in=some).values_list("pk", flat=True)
+        for waiting in dependencies.chunks(ids):
+            here = tasks.filter(pk__in=waiting, status=LiveStatus.WAITING)
+            found = set(here.values_list("queue_name", "run_after"))
+            if any(after is not None and after > now for _, after in found):
+                later = here.filter(run_after__gt=now)
+                later.update(status=LiveStatus.SCHEDULED, due_at=F("run_after"))
+            here.update(status=LiveStatus.READY)
+            queues.update(name for name, after in found if after is None or after <= now)
+    if queues:
+        on_commit(alias, lambda: wake(alias, *queues))
 
 
 def promote(alias: str, limit: int, *, now: datetime | None = None) -> list[str]:
@@ -81,8 +169,21 @@ def promote(alias: str, limit: int, *, now: datetime | None = None) -> list[str]
 
 
 def cancel(alias: str, ids: Sequence[str], *, by: str = "", why: str = "") -> list[str]:
-    """SCHEDULED, WAITING or READY -> CANCELLED; return the ids that were."""
-    return operations_for(alias).withdraw(ids, reason=cancelled_by(by, why))
+    """
+    SCHEDULED, WAITING or READY -> CANCELLED; return the ids that were.
+
+    What waits for them in a workflow is skipped.
+    """
+    operations = operations_for(alias)
+
+    def unit() -> list[str]:
+        with operations.step():
+            moved = operations.withdraw(ids, reason=cancelled_by(by, why))
+            members = dependencies.members(alias, [UUID(pk) for pk in moved])
+            _follow(alias, dict.fromkeys(members, FinalStatus.CANCELLED.value), by_hand=True)
+            return moved
+
+    return unit() if connections[alias].in_atomic_block else operations.retrying(unit)
 
 
 def cancelled_by(by: str, why: str = "") -> str:
@@ -126,24 +227,47 @@ def retry(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
     """
     FAILED or CANCELLED -> READY, by hand; return the ids that were.
 
-    Not where another task has the unique key now.
+    Not where another task has the unique key now. In a workflow what was
+    skipped because of them waits again, and is returned, too; one whose parents
+    have failed is left as it is.
     """
+    operations = operations_for(alias)
+    reason = f"Retried by {by}." if by else "Retried by hand."
+
+    def unit() -> list[str]:
+        with operations.step():
+            return _retry(alias, ids, reason[:255])
+
+    return unit() if connections[alias].in_atomic_block else operations.retrying(unit)
+
+
+def _retry(alias: str, ids: Sequence[str], reason: str) -> list[str]:
     from .wakeups import on_commit, wake
 
-    reason = f"Retried by {by}." if by else "Retried by hand."
-    with operations_for(alias).step():
-        marked = FinishedTask.objects.using(alias).filter(pk__in=ids, options__isnull=False)
-        taken = {str(row.pk) for row in marked if not uniqueness.may_return(alias, row)}
-        free = [pk for pk in ids if str(pk) not in taken]
-        moved = operations_for(alias).move_back(free, statuses=_RETRYABLE, reason=reason[:255])
-        # What was asked of the run that has ended is not asked of the next one; nor has a
-        # task that somebody wants to run now expired.
-        requests_are_done(alias, moved)
-        for row in QueuedTask.objects.using(alias).filter(pk__in=moved, options__isnull=False):
-            given: dict[str, Any] = row.options or {}
-            if "expires_at" in given:
-                options = {k: v for k, v in given.items() if k != "expires_at"}
-                QueuedTask.objects.using(alias).filter(pk=row.pk).update(options=options)
+    operations = operations_for(alias)
+    marked = FinishedTask.objects.using(alias).filter(pk__in=ids, options__isnull=False)
+    taken = {str(row.pk) for row in marked if not uniqueness.may_return(alias, row)}
+    free = [str(pk) for pk in ids if str(pk) not in taken]
+    final = FinishedTask.objects.using(alias).filter(pk__in=free, status__in=_RETRYABLE)
+    members = dependencies.members(alias, final.values_list("pk", flat=True))
+    waiting: list[str] = []
+    if members:
+        again = dependencies.reopen(alias, list(members))
+        waiting = [str(pk) for pk in again.waiting]
+        refused = {str(pk) for pk in again.refused}
+        free = [pk for pk in free if pk not in refused]
+        free += [pk for pk in waiting if pk not in set(free)]
+    moved = operations.move_back(free, statuses=_RETRYABLE, reason=reason)
+    if waiting:
+        QueuedTask.objects.using(alias).filter(pk__in=waiting).update(status=LiveStatus.WAITING)
+    # What was asked of the run that has ended is not asked of the next one; nor has a
+    # task that somebody wants to run now expired.
+    requests_are_done(alias, moved)
+    for row in QueuedTask.objects.using(alias).filter(pk__in=moved, options__isnull=False):
+        given: dict[str, Any] = row.options or {}
+        if "expires_at" in given:
+            options = {k: v for k, v in given.items() if k != "expires_at"}
+            QueuedTask.objects.using(alias).filter(pk=row.pk).update(options=options)
     if moved:
         rows = QueuedTask.objects.using(alias).filter(pk__in=moved)
         queues = set(rows.values_list("queue_name", flat=True))
@@ -385,6 +509,7 @@ def rescue(
                     failures=row.failures,
                     lost_count=lost,
                     reason=f"Worker lost: {why} {verdict}"[:255],
+                    is_member=is_member(row.options),
                 )
             )
             continue
@@ -413,8 +538,13 @@ def rescue(
         if operations.retrying(unit):
             done.again.append(str(row.pk))
     if endings:
-        done.failed = sorted(operations.exchange(endings, None).ended)
+        done.failed = sorted(exchange(alias, endings, None).ended)
     return done
+
+
+def is_member(options: Mapping[str, Any] | None) -> bool:
+    """Say by the column options of a row whether it belongs to a workflow."""
+    return bool(options) and "workflow" in (options or ())
 
 
 def end_overdue(
@@ -432,7 +562,6 @@ def end_overdue(
     attempt by the row and its failures, None if there is none.
     """
     done = Rescue()
-    operations = operations_for(alias)
     asked = dict(
         Cancellation.objects.using(alias)
         .filter(task_id__in=[pk for pk, _ in held])
@@ -462,8 +591,9 @@ def end_overdue(
             failures=failures,
             lost_count=row.lost_count,
             reason=(cancelled or reason)[:255],
+            is_member=is_member(row.options),
         )
-        done.failed += sorted(operations.exchange([ending], None).ended)
+        done.failed += sorted(exchange(alias, [ending], None).ended)
     requests_are_done(alias, [str(pk) for pk in asked])
     return done
 

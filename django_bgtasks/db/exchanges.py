@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -70,6 +70,8 @@ class Ending:
 
     return_value, errors and notes are JSON text; None is null, for notes what
     the row has. began is None where the row's own last_attempted_at stands.
+    is_member says that it belongs to a workflow; grow writes, in the same
+    transaction, what the task has added to it.
     """
 
     id: str
@@ -83,6 +85,8 @@ class Ending:
     began: datetime | None = None
     reason: str = ""
     notes: str | None = None
+    is_member: bool = False
+    grow: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)

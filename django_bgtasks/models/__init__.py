@@ -9,14 +9,18 @@ from .schedule import Schedule, ScheduleRun
 from .step import Step
 from .unique import UniqueKey
 from .worker import Duty, Worker, WorkerState
+from .workflow import Barrier, Edge, Node, Workflow, WorkflowStatus
 
 __all__ = [
+    "Barrier",
     "Cancellation",
     "Duty",
+    "Edge",
     "FinishedTask",
     "LimitHold",
     "LimitKey",
     "LimitWait",
+    "Node",
     "PartialIndex",
     "Queue",
     "QueuedTask",
@@ -27,4 +31,6 @@ __all__ = [
     "UniqueKey",
     "Worker",
     "WorkerState",
+    "Workflow",
+    "WorkflowStatus",
 ]

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -34,6 +34,8 @@ from ..exceptions import (
 from ..results import DatabaseTaskResult, build_result
 from ..signals import task_retried
 from ..states import FinalStatus, LiveStatus
+from ..transitions import end, is_member
+from ..workflows import values
 from .connections import clean_connections, reset_connections
 from .observers import is_observed, log_receiver_errors
 from .run import State, WorkersRun, is_coroutine_function
@@ -65,6 +67,7 @@ class Execution(WorkersRun):
         "errors",
         "exception",
         "failures",
+        "filled",
         "has_run",
         "holds_a_place",
         "noted",
@@ -106,6 +109,8 @@ class Execution(WorkersRun):
         self.written = False
         #: Others have the task: nothing is to be written.
         self.superseded = False
+        #: The arguments with what parents returned in their places.
+        self.filled: tuple[list[Any], dict[str, Any]] | None = None
         self._result: DatabaseTaskResult | None = None
         self._state: State | None = None
 
@@ -206,7 +211,8 @@ class Execution(WorkersRun):
         with operations.write():
             value = self._call_function(args, kwargs)
             self._succeed(value)
-            if operations.end([self.ending]) != {self.row.id}:
+            assert self.ending is not None
+            if end(self.backend.database, [self.ending]) != {self.row.id}:
                 raise ClaimLost("Others have taken the task over; its work is undone.")
         self.written = True
         return value
@@ -237,8 +243,10 @@ class Execution(WorkersRun):
         self.began = timezone.now()
         clock = time.perf_counter()
         try:
-            if self._is_worth_starting():
-                args, kwargs = self._prepare(send=False)
+            # What parents returned, and until when it is worth starting, stands in the database.
+            ask = sync_to_async if is_member(self.options) else _at_once
+            if await ask(self._is_worth_starting)():
+                args, kwargs = await ask(self._prepare)(send=False)
                 if is_observed(task_started):
                     await task_started.asend_robust(type(self.backend), task_result=self.result)
                 token = enter(self)
@@ -271,14 +279,27 @@ class Execution(WorkersRun):
         if self._state is not None and self._state.cancelled is not None:
             self.ending = self._ending(FinalStatus.CANCELLED.value, self._state.cancelled)
             return False
-        expires = (self.options or {}).get("expires_at")
+        expires = self._expires_at()
         if expires is not None and self.began is not None:
-            late = self.began - datetime.fromisoformat(expires)
+            late = self.began - expires
             if late > timedelta(0):
-                reason = f"Expired: it could not start before {expires[:19].replace('T', ' ')} UTC."
+                until = expires.astimezone(UTC).isoformat(" ")[:19]
+                reason = f"Expired: it could not start before {until} UTC."
                 self.ending = self._ending(FinalStatus.CANCELLED.value, reason)
                 return False
         return True
+
+    def _expires_at(self) -> datetime | None:
+        options = self.options or {}
+        if "expires_at" in options:
+            return datetime.fromisoformat(options["expires_at"])
+        if is_member(options) and "expires_in" in options["workflow"]:
+            # Its time begins when what it waited for has ended.
+            opened_at = values.opened_at(self.backend.database, options["workflow"]["barrier"])
+            if opened_at is not None:
+                begins = max(opened_at, self.row.run_after or opened_at)
+                return begins + timedelta(seconds=options["workflow"]["expires_in"])
+        return None
 
     def _prepare(self, *, send: bool = True) -> tuple[list[Any], dict[str, Any]]:
         row = self.row
@@ -287,6 +308,15 @@ class Execution(WorkersRun):
         if type(args) is dict or "$encrypted" in kwargs:
             conf = self.backend.conf
             args, kwargs = opened(args, conf), opened(kwargs, conf)
+        if is_member(self.options):
+            assert self.options is not None
+            placed = self.options["workflow"].get("previous")
+            if placed:
+                values.fill(
+                    self.backend.database, self.backend.conf, self.options["workflow"],
+                    args, kwargs, what=f"{self.task.func.__name__}()",
+                )  # fmt: skip
+                self.filled = (list(args), dict(kwargs))
         if self.task.takes_context:
             args.insert(0, self.context())
         if send and is_observed(task_started):
@@ -315,6 +345,7 @@ class Execution(WorkersRun):
             began=self.began,
             reason=reason[:255],
             notes=self.notes(final=True),
+            is_member=is_member(self.options),
             **more,
         )
 
@@ -331,7 +362,8 @@ class Execution(WorkersRun):
             seal = sealer(conf)
             if seal is not None:
                 encoded = seal(encoded)
-        self.ending = self._ending("SUCCESSFUL", "", return_value=encoded)
+        grow = None if self._state is None else self._state.grow
+        self.ending = self._ending("SUCCESSFUL", "", return_value=encoded, grow=grow)
 
     def _fail(self, error: BaseException) -> None:
         self.ending = None
@@ -434,8 +466,10 @@ class Execution(WorkersRun):
             return text
         try:
             conf = self.backend.conf
-            args = opened(json.loads(self.row.args), conf)
-            kwargs = opened(json.loads(self.row.kwargs), conf)
+            args, kwargs = self.filled or (
+                opened(json.loads(self.row.args), conf),
+                opened(json.loads(self.row.kwargs), conf),
+            )
         except Undecipherable:
             return text
         named = self.task.signature.named(args, kwargs)
@@ -509,6 +543,15 @@ class Execution(WorkersRun):
         for name, value in changes.items():
             object.__setattr__(result, name, value)
         return result
+
+
+def _at_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return function as a coroutine function that calls it here."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _working_directory() -> str | None:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from ..context import Firing, Run
+from ..context import Firing, Place, Run
 from ..db import ClaimedTask
-from ..exceptions import CancelRequested
+from ..exceptions import CancelRequested, NotInWorkflow
 from ..policies import BadOption, checked_labels
 from ..steps import Steps
+from ..workflows.growth import Growth
 from .capture import LogBuffer
 from .tracebacks import storable
 
@@ -38,6 +39,12 @@ class State:
         self.labels: dict[str, Any] | None = None
         self.steps: Steps | None = None
         self.log: LogBuffer | None = None
+        self.growth: Growth | None = None
+
+    @property
+    def grow(self) -> Callable[[], None] | None:
+        """What writes down what the run has added to its workflow, None for nothing."""
+        return None if self.growth is None or not self.growth.plans else self.growth.write
 
 
 class WorkersRun(Run):
@@ -174,6 +181,19 @@ class WorkersRun(Run):
             return value
         value = await function(*args, **kwargs)
         return await sync_to_async(steps.keep, thread_sensitive=True)(name, value)
+
+    @property
+    def workflow(self) -> Place:
+        given = (self.options or {}).get("workflow")
+        if given is None:
+            raise NotInWorkflow(
+                f"Task {self.row.id} belongs to no workflow. Enqueue it as "
+                "chain(task.with_args(...)), so that it can add tasks to its own."
+            )
+        state = self.state()
+        if state.growth is None:
+            state.growth = Growth(self.backend, self.row.id, given["id"])
+        return state.growth
 
     def log(self, line: str) -> None:
         """Keep a line that the task has logged."""

@@ -1,0 +1,1 @@
+"""Workflows: built of elements, planned, written, watched."""
