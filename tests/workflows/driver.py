@@ -1,5 +1,7 @@
 """Runs tasks in this thread by the worker's own parts: claim, execution, transitions."""
 
+from datetime import timedelta
+
 from django.utils import timezone
 
 from django_bgtasks import transitions
@@ -75,7 +77,7 @@ class Driver:
     def promote(self):
         """Make all SCHEDULED tasks READY, whenever they are due."""
         QueuedTask.objects.using(self.database).filter(status=LiveStatus.SCHEDULED).update(
-            due_at=timezone.now()
+            due_at=timezone.now() - timedelta(minutes=1)
         )
         return transitions.promote(self.database, 1000)
 
