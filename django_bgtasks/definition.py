@@ -23,7 +23,7 @@ from .compat import (
     task_backends,
 )
 from .conf import suggestion
-from .context import DatabaseTaskContext
+from .context import DatabaseTaskContext, current
 from .retries import RetryPolicy, checked_backoff, names_of
 
 if TYPE_CHECKING:
@@ -235,7 +235,10 @@ class DatabaseTask(Task):
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; a plain TaskContext is given the methods of ours."""
         if self.takes_context and args and type(args[0]) is TaskContext:
-            args = (DatabaseTaskContext(task_result=args[0].task_result), *args[1:])
+            context = current()
+            if context is None or context.task_result is not args[0].task_result:
+                context = DatabaseTaskContext(task_result=args[0].task_result)
+            args = (context, *args[1:])
         return Task.call(self, *args, **kwargs)
 
     def using(

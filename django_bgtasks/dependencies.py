@@ -186,12 +186,13 @@ class _Graph:
             for source, barrier, lenient in edges.values_list("source", "barrier_id", "lenient"):
                 self.targets[source].append((barrier, lenient))
         self.behind: dict[UUID, list[UUID]] = defaultdict(list)
-        self.own: dict[UUID, UUID | None] = {}
+        self.own: dict[UUID, UUID] = {}
         self.skipped: set[UUID] = set()
         nodes = Node.objects.using(alias).filter(
             workflow_id__in=workflows, barrier_id__isnull=False
         )
         for task, barrier, skipped in nodes.values_list("pk", "barrier_id", "skipped"):
+            assert barrier is not None
             self.behind[barrier].append(task)
             self.own[task] = barrier
             if skipped:

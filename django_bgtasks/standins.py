@@ -9,14 +9,17 @@ its tasks: Django's own raise TypeError when a module with
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
 from . import compat, conf
 from .arguments import Signature
-from .context import DatabaseTaskContext, enter, leave
+from .context import DatabaseTaskContext, Place, Run, enter, leave
 from .definition import Call, DatabaseTask, args_and_kwargs
+
+_place: ContextVar[Place | None] = ContextVar("django_bgtasks_place", default=None)
 
 
 class _Contract:
@@ -53,6 +56,15 @@ class _Contract:
             checked.append((own_args, own_kwargs))
         return [super(_Contract, self).enqueue(task, *call) for call in checked]  # type: ignore[misc]
 
+    #: Whether a workflow is run, or kept as it is.
+    runs_workflows = True
+
+    def enqueue_workflow(self, top: Any, *, name: str = "") -> Any:
+        """Check a chain, group or graph, and run its tasks in their order."""
+        from .workflows.standins import enqueue_in_memory
+
+        return enqueue_in_memory(self, top, name=name, run=self.runs_workflows)
+
 
 class ImmediateBackend(_Contract, compat.ImmediateBackend):  # type: ignore[misc]
     """
@@ -61,23 +73,51 @@ class ImmediateBackend(_Contract, compat.ImmediateBackend):  # type: ignore[misc
     The context of a task keeps nothing: steps are called, progress goes nowhere.
     """
 
+    def run_member(
+        self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], place: Place
+    ) -> Any:
+        """Run a task that belongs to a workflow, where it has this place."""
+        token = _place.set(place)
+        try:
+            return self.enqueue(task, args, kwargs)
+        finally:
+            _place.reset(token)
+
     def _execute_task(self, task_result: Any) -> None:
-        token = enter(_Running(task_result))
+        # What the task enqueues itself has no part in its workflow.
+        token = enter(_Running(task_result, _place.get()))
+        _place.set(None)
         try:
             super()._execute_task(task_result)  # type: ignore[misc]
         finally:
             leave(token)
 
 
+class _Member(Run):
+    """The run of a task that belongs to a workflow."""
+
+    __slots__ = ("_workflow",)
+
+    def __init__(self, workflow: Place) -> None:
+        self._workflow = workflow
+
+    @property
+    def workflow(self) -> Place:
+        return self._workflow
+
+
 class _Running:
     """What current() asks for the context of the task that runs."""
 
-    def __init__(self, task_result: Any) -> None:
+    def __init__(self, task_result: Any, place: Place | None) -> None:
         self._task_result = task_result
+        self._run = Run() if place is None else _Member(place)
 
     def context(self) -> DatabaseTaskContext:
-        return DatabaseTaskContext(task_result=self._task_result)
+        return DatabaseTaskContext(task_result=self._task_result, run=self._run)
 
 
 class DummyBackend(_Contract, compat.DummyBackend):  # type: ignore[misc]
     """Runs nothing; keeps the results of what was enqueued in .results."""
+
+    runs_workflows = False

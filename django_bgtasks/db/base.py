@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Value
+from django.db.models import DateTimeField, Exists, OuterRef, Value
 
 from ..ids import dashed
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from ..models.step import Step
 from ..models.unique import UniqueKey
+from ..models.workflow import Node
 from ..states import LiveStatus
 from .clock import DatabaseNow
 from .exchanges import (
@@ -457,8 +458,13 @@ class DatabaseOperations:
         """Have the database clear away what thousands of finished tasks left in the live table."""
 
     def prune(self, status: Sequence[str], before: datetime, limit: int) -> int:
-        """Delete up to limit finished tasks that ended before; return how many."""
-        done = FinishedTask.objects.using(self.alias)
+        """
+        Delete up to limit finished tasks that ended before; return how many.
+
+        Not those of workflows: these go as a whole.
+        """
+        member = Node.objects.using(self.alias).filter(pk=OuterRef("pk"))
+        done = FinishedTask.objects.using(self.alias).filter(~Exists(member))
         pruned = 0
         for one in status:
             ids = list(

@@ -18,6 +18,7 @@ from ..exceptions import TaskTimeout
 from ..models import Cancellation, Duty, ScheduleRun, Worker
 from ..models.schedule import RunStatus
 from ..states import FinalStatus
+from ..workflows import pruning as workflows
 
 logger = logging.getLogger("django_bgtasks.worker")
 
@@ -126,11 +127,14 @@ def prune(
     """
     Delete results that are older than their retention in seconds, None keeping all.
 
-    In batches of BATCH, each a transaction of its own. Return how many.
+    In batches of BATCH, each a transaction of its own; workflows as a whole.
+    Return how many.
     """
     operations = operations_for(alias)
     now = operations.now()
-    total = 0
+    total = workflows.prune(alias, successful=successful, failed=failed, limit=limit)
+    if total:
+        progress(total)
     for seconds, statuses in (
         (successful, [FinalStatus.SUCCESSFUL]),
         (failed, [FinalStatus.FAILED, FinalStatus.CANCELLED]),

@@ -106,7 +106,8 @@ class Plan:
     A workflow, or what is added to one, that is ready to be written.
 
     room is how many tasks it may have. after is the id of a task of workflow_id
-    that is there already, and behind which all of it runs.
+    that is there already, and behind which all of it runs. rows takes the calls
+    where they don't become rows.
     """
 
     def __init__(
@@ -118,12 +119,13 @@ class Plan:
         room: int | None = None,
         after: str | None = None,
         first: int = 0,
+        rows: Any = None,
     ) -> None:
         self.workflow_id = workflow_id or new_id()
         self.backend = backend
         self.nodes: list[PlannedNode] = []
         self.barriers: list[PlannedBarrier] = []
-        self.rows = Rows(backend, self.workflow_id)
+        self.rows = Rows(backend, self.workflow_id) if rows is None else rows
         #: What the end waits for besides the output: on_failure and finally_.
         self.loose: list[Output] = []
         self._room = backend.conf.max_workflow_size if room is None else room

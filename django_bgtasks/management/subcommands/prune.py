@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db.models import Exists, OuterRef, Sum
 
 from django_bgtasks.db import operations_for
 from django_bgtasks.management.commands.runworker import our_backend, seconds
-from django_bgtasks.models import FinishedTask
+from django_bgtasks.models import FinishedTask, Node, Workflow
 from django_bgtasks.states import FinalStatus
 from django_bgtasks.worker.maintenance import prune
 
@@ -56,9 +57,9 @@ def _count(alias: str, ages: dict[str, float | None]) -> int:
     ):
         age = ages[name]
         if age is not None:
-            total += (
-                FinishedTask.objects.using(alias)
-                .filter(status__in=statuses, finished_at__lt=now - timedelta(seconds=age))
-                .count()
-            )
+            old = {"status__in": statuses, "finished_at__lt": now - timedelta(seconds=age)}
+            member = Node.objects.using(alias).filter(pk=OuterRef("pk"))
+            tasks = FinishedTask.objects.using(alias).filter(~Exists(member), **old)
+            workflows = Workflow.objects.using(alias).filter(**old)
+            total += tasks.count() + (workflows.aggregate(size=Sum("size"))["size"] or 0)
     return total
