@@ -191,10 +191,10 @@ class _Graph:
         nodes = Node.objects.using(alias).filter(
             workflow_id__in=workflows, barrier_id__isnull=False
         )
-        for task, barrier, skipped in nodes.values_list("pk", "barrier_id", "skipped"):
-            assert barrier is not None
-            self.behind[barrier].append(task)
-            self.own[task] = barrier
+        for task, own, skipped in nodes.values_list("pk", "barrier_id", "skipped"):
+            assert own is not None
+            self.behind[own].append(task)
+            self.own[task] = own
             if skipped:
                 self.skipped.add(task)
 
@@ -251,27 +251,63 @@ def _spread(alias: str, refused: Ends, done: Consequences) -> None:
             Node.objects.using(alias).filter(pk__in=some).update(skipped=True)
 
 
+def refusal(alias: str, task_id: str) -> str | None:
+    """Return why a task can't run, by what it waited for; None if it can, or waits."""
+    node = Node.objects.using(alias).filter(pk=task_id).first()
+    if node is None or node.barrier_id is None:
+        return None
+    barrier = Barrier.objects.using(alias).filter(pk=node.barrier_id, missing=0).first()
+    return None if barrier is None else _State.of(barrier).why
+
+
 def hold_back(alias: str, withdrawn: Iterable[UUID]) -> None:
     """
-    Keep workflows from being over before what withdrawn tasks had waited for is.
+    Have what comes behind withdrawn tasks wait for what these had waited for.
 
-    A task that is cancelled by hand is final while its parents may run.
+    To be called before they are counted: a task that is cancelled by hand is
+    final while its parents may still run, and nothing else is.
     """
-    for some in chunks(withdrawn):
+    ids = set(withdrawn)
+    workflows: set[UUID] = set()
+    for some in chunks(ids):
         nodes = Node.objects.using(alias).filter(pk__in=some, barrier_id__isnull=False)
-        barriers = Barrier.objects.using(alias).filter(
-            pk__in=set(nodes.values_list("barrier_id", flat=True)), missing__gt=0
-        )
-        for barrier in barriers.select_for_update().order_by("pk"):
-            _join_the_end(alias, barrier.workflow_id, barrier.pk, from_barrier=True)
+        workflows.update(nodes.values_list("workflow_id", flat=True))
+    if not workflows:
+        return
+    graph = _Graph(alias, workflows)
+    states = _locked(alias, graph.barriers)
+    left = {pk: state.missing for pk, state in states.items()}
+    # Those all of whose parents are final, or are withdrawn and such tasks themselves.
+    ahead = [pk for pk in ids if pk not in graph.own or not left[graph.own[pk]]]
+    free = set(ahead)
+    while ahead:
+        for target, _ in graph.targets[ahead.pop()]:
+            left[target] -= 1
+            if not left[target]:
+                behind = [task for task in graph.behind[target] if task in ids]
+                free.update(behind)
+                ahead += [target, *behind]
+    edges: dict[tuple[UUID, UUID], Edge] = {}
+    for task in ids - free:
+        own = graph.own[task]
+        known = {target for target, _ in graph.targets[own]}
+        for target, _ in graph.targets[task]:
+            if target not in known and (own, target) not in edges:
+                edges[own, target] = Edge(
+                    source=own, from_barrier=True, barrier_id=target, lenient=True
+                )
+                states[target].missing += 1
+    Edge.objects.using(alias).bulk_create(edges.values(), batch_size=CHUNK)
+    _write(alias, states.values())
 
 
-def _join_the_end(alias: str, workflow: UUID, source: UUID, *, from_barrier: bool) -> None:
+def _join_the_end(alias: str, workflow: UUID, task: UUID) -> None:
+    """Have the end of a workflow wait for a task, whatever it led to before."""
     ends = Barrier.objects.using(alias).filter(workflow_id=workflow, condition=Condition.END)
     end = ends.select_for_update().get()
     edges = Edge.objects.using(alias)
-    if not edges.filter(source=source, barrier_id=end.pk).exists():
-        edges.create(source=source, from_barrier=from_barrier, barrier_id=end.pk, lenient=True)
+    if not edges.filter(source=task, barrier_id=end.pk).exists():
+        edges.create(source=task, barrier_id=end.pk, lenient=True)
         ends.update(missing=F("missing") + 1)
 
 
@@ -361,7 +397,7 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
     for pk in sorted(wanted):
         if asked[pk].workflow_id in over:
             # What comes behind it has run in spite of it; the workflow waits for it all the same.
-            _join_the_end(alias, asked[pk].workflow_id, pk, from_barrier=False)
+            _join_the_end(alias, asked[pk].workflow_id, pk)
     again = {asked[pk].workflow_id for pk in wanted}
     Workflow.objects.using(alias).filter(pk__in=again).update(
         status=WorkflowStatus.RUNNING, finished_at=None, reason=""

@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.utils import timezone
 
-from . import registry
+from . import dependencies, registry
 from .compat import (
     TASK_REFRESH_ATTRS,
     InvalidTaskBackend,
@@ -228,6 +228,12 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
         if not transitions.retry(self.database, [self.id], by=by):
             self.refresh()
             if self.state in (FinalStatus.FAILED, FinalStatus.CANCELLED):
+                cause = dependencies.refusal(self.database, self.id)
+                if cause is not None:
+                    raise WrongState(
+                        f"{self.task.name} ({self.id}) waits in its workflow: {cause}. "
+                        "Retry that one."
+                    )
                 raise WrongState(
                     f"{self.task.name} ({self.id}) can't be retried now: another task has its "
                     "unique key."

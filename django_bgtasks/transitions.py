@@ -121,12 +121,12 @@ def _follow(alias: str, ended: Mapping[UUID, str], *, by_hand: bool = False) -> 
         return
     bad = [pk for pk, status in ended.items() if status != FinalStatus.SUCCESSFUL]
     names = dependencies.members(alias, bad) if bad else {}
+    if by_hand:
+        dependencies.hold_back(alias, ended)
     done = dependencies.advance(
         alias,
         {pk: _cause(names.get(pk, ""), pk, status) for pk, status in ended.items()},
     )
-    if by_hand:
-        dependencies.hold_back(alias, ended)
     for reason, ids in done.skipped.items():
         operations_for(alias).withdraw([str(pk) for pk in ids], reason=reason[:255])
     if done.opened:

@@ -18,7 +18,7 @@ LAYERS = [
     {"definition"},
     {"models"},
     {"db"},
-    {"wakeups", "registry", "uniqueness", "steps"},
+    {"wakeups", "registry", "uniqueness", "steps", "dependencies"},
     {"transitions"},
     {"results", "limits"},
     {"batch"},
@@ -39,6 +39,8 @@ UPWARD = {
     ("models", "results"): "TaskRecord.get_result() is a convenience of the row",
     ("checks", "backend"): "the check asks which backends are ours; the backend calls the check",
     ("worker", "observability"): "a child process configures its logging",
+    ("definition", "workflows"): "task.with_args() begins a workflow",
+    ("standins", "workflows"): "the stand-ins run a workflow that is enqueued with them",
 }
 
 #: Who may import what stands at the top: apps.py connects it, a command starts it.

@@ -355,7 +355,7 @@ class Plan:
         return self._barrier(Condition.END, Shape.LIST, inputs)
 
 
-def steps_in(element: Element) -> Iterator[Step]:
+def steps_in(element: Element, within: tuple[Graph, ...] = ()) -> Iterator[Step]:
     """Yield the steps whose results are asked for within an element."""
     if isinstance(element, Call | Chunks):
         for _, given in taken_out(element.args, element.kwargs)[2]:
@@ -366,11 +366,14 @@ def steps_in(element: Element) -> Iterator[Step]:
     if isinstance(element, Several):
         inner = list(element.elements)
     elif isinstance(element, Graph):
+        if element in within:
+            return  # It contains itself: planning says so.
+        within = (*within, element)
         inner = [step.element for step in element.steps]
     assert isinstance(element, Several | Graph)
     for one in (*inner, element.on_failure, element.finally_):
-        if one is not None and one is not element:
-            yield from steps_in(one)
+        if one is not None:
+            yield from steps_in(one, within)
 
 
 def _all_of(items: Iterable[Any]) -> Iterator[Any]:
