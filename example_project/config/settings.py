@@ -104,6 +104,9 @@ STORAGES = {
     },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+# Hosts that uploads may be fetched from: not all that a visitor may think of. In bytes.
+DOWNLOAD_HOSTS = env.list("DOWNLOAD_HOSTS", default=["localhost", "127.0.0.1"])
+MAX_DOWNLOAD = 50_000_000
 KEEP_UPLOADS = timedelta(days=env.int("KEEP_UPLOADS_DAYS", default=30))
 
 # The web site.

@@ -17,7 +17,7 @@ class UploadAdmin(admin.ModelAdmin):
     list_display = ["name", "customer", "uploaded_at", "rows_read", "imported_at"]
     list_select_related = ["customer"]
     exclude = ["report"]
-    readonly_fields = ["import_result", "report_result", "rows_read", "imported_at"]
+    readonly_fields = ["source", "workflow", "rows_read", "imported_at", "mailed_at"]
 
     def has_add_permission(self, request):
         return False  # The page of the shop enqueues the import, too.

@@ -1,4 +1,7 @@
+from urllib.parse import urlsplit
+
 from django import forms
+from django.conf import settings
 from django.contrib.auth.forms import BaseUserCreationForm
 
 from .models import Customer, Picture, Upload
@@ -13,12 +16,29 @@ class SignUpForm(BaseUserCreationForm):
 class UploadForm(forms.ModelForm):
     class Meta:
         model = Upload
-        fields = ["file"]
+        fields = ["file", "source"]
+        widgets = {"file": forms.FileInput(attrs={"accept": ".csv,text/csv"})}
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.fields["file"].required = True
-        self.fields["file"].widget = forms.FileInput(attrs={"accept": ".csv,text/csv"})
+    source = forms.URLField(required=False, assume_scheme="https")
+
+    def clean_source(self):
+        source = self.cleaned_data["source"]
+        if source and urlsplit(source).hostname not in settings.DOWNLOAD_HOSTS:
+            raise forms.ValidationError(
+                f"Files are fetched from {', '.join(settings.DOWNLOAD_HOSTS)} only."
+            )
+        return source
+
+    def clean(self):
+        cleaned = super().clean()
+        if not self.errors and bool(cleaned.get("file")) == bool(cleaned.get("source")):
+            raise forms.ValidationError("Choose a file, or give the address of one.")
+        if cleaned.get("source"):
+            path = urlsplit(cleaned["source"]).path
+            self.instance.name = path.rpartition("/")[2][:100] or "orders.csv"
+        elif cleaned.get("file"):
+            self.instance.name = cleaned["file"].name
+        return cleaned
 
 
 class PictureForm(forms.ModelForm):

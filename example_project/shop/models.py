@@ -28,15 +28,16 @@ class Upload(models.Model):
         upload_to="uploads/%Y/%m",
         storage=private_storage,
         validators=[FileExtensionValidator(["csv"])],
-        blank=True,  # The nightly clean-up empties it.
+        blank=True,  # Until it is downloaded, and again after the nightly clean-up.
     )
     name = models.CharField(max_length=255)
     uploaded_at = models.DateTimeField(auto_now_add=True)
-    import_result = models.CharField(max_length=64)
+    source = models.URLField("address of a CSV file", blank=True)
+    workflow = models.CharField(max_length=64, default="", editable=False)
     rows_read = models.PositiveIntegerField(default=0)
     imported_at = models.DateTimeField(null=True, blank=True)
-    report_result = models.CharField(max_length=64, blank=True)
     report = models.TextField(blank=True)
+    mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     def __str__(self):
         return self.name

@@ -30,31 +30,47 @@ class Row:
     problems: list
 
 
-def read_rows(file):
+def read_rows(file, start=0, stop=None):
     """
     Yield a Row for each line of a text file below the column names, which are line 1.
 
-    What can't be read as CSV ends in a Row with a problem, like any mistake of
-    the visitor's: it is no failure of the program.
+    Only for those from the index start on, and before stop. What can't be read
+    as CSV ends in a Row with a problem, like any mistake of the visitor's: it
+    is no failure of the program.
     """
-    reader = csv.DictReader(file, strict=True)
     first_row_of = {}
+    for index, (line, cells, problems) in enumerate(_records(file)):
+        if index == stop:
+            return
+        text = (cells.get("number") or "").strip()
+        first = first_row_of.setdefault(text, line) if text else line
+        if index < start:
+            continue
+        row = Row(line, {}, problems) if problems else Row(line, *check(cells))
+        if first != line:
+            row.problems.append(("number", shown(text), f"Row {first} has this number, too."))
+        yield row
+
+
+def count_rows(file):
+    """Return how many Rows read_rows() yields."""
+    return sum(1 for _ in _records(file))
+
+
+def _records(file):
+    """Yield the number of a line, its cells, and what keeps it from being read."""
+    reader = csv.DictReader(file, strict=True)
     try:
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            yield Row(1, {}, [(name, "", "This column is missing.") for name in missing])
+            yield 1, {}, [(name, "", "This column is missing.") for name in missing]
             return
         for cells in reader:
-            row = Row(reader.line_num, *check(cells))
-            if number := row.values.get("number"):
-                first = first_row_of.setdefault(number, row.number)
-                if first != row.number:
-                    row.problems.append(("number", number, f"Row {first} has this number, too."))
-            yield row
+            yield reader.line_num, cells, []
     except UnicodeDecodeError:
-        yield Row(reader.line_num + 1, {}, [("", "", "From about here on, this is not UTF-8.")])
+        yield reader.line_num + 1, {}, [("", "", "From about here on, this is not UTF-8.")]
     except csv.Error as error:
-        yield Row(reader.line_num + 1, {}, [("", "", f"From here on, this is not CSV: {error}.")])
+        yield reader.line_num + 1, {}, [("", "", f"From here on, this is not CSV: {error}.")]
 
 
 def check(cells):

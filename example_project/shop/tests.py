@@ -7,10 +7,12 @@ the database's backend shows that a row was written, or was not.
 
 import shutil
 import tempfile
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO, StringIO
-from itertools import islice
 from pathlib import Path
+from threading import Thread
 from unittest.mock import patch
 
 from django.core import mail
@@ -22,11 +24,12 @@ from django.test import TestCase, override_settings
 from django.utils import timezone
 from PIL import Image
 
+from django_bgtasks import get_workflow
 from django_bgtasks.models import QueuedTask, Schedule
 
 from . import tasks
 from .models import Customer, Order, Picture, Upload
-from .orders_csv import check, read_rows, sample
+from .orders_csv import check, count_rows, read_rows, sample
 
 IMMEDIATE = {
     "default": {
@@ -78,14 +81,23 @@ def picture(size=(800, 600)):
     return SimpleUploadedFile("teal.jpg", file.getvalue(), "image/jpeg")
 
 
-def dies_after(count):
-    """Return a read_rows() that reads count rows."""
+@contextmanager
+def serving(content):
+    """Serve content at any path of a local server; yield its address."""
 
-    def read(file):
-        yield from islice(read_rows(file), count)
-        raise KeyboardInterrupt
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
 
-    return read
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 class SignUpTests(ShopTestCase):
@@ -130,19 +142,44 @@ class OrderTests(ShopTestCase):
         self.assertEqual(upload.row_errors.values("row").distinct().count(), 5)
         self.assertContains(self.client.get(f"/orders/{upload.pk}/report/"), "195 orders")
 
-    def test_what_ran_half_runs_again_without_doubles(self):
+    @override_settings(TASKS=IMMEDIATE)
+    def test_parts_are_imported_by_themselves_and_counted_together(self):
         upload = self.uploaded(sample(30, bad=3))
-        with (
-            patch.object(tasks, "ROWS_PER_BATCH", 10),
-            patch.object(tasks, "read_rows", dies_after(25)),
-            self.assertRaises(KeyboardInterrupt),
-        ):
-            tasks.import_orders.call(upload.pk)
-        self.assertEqual(Upload.objects.get().rows_read, 20)
-        for _ in range(2):
-            outcome = tasks.import_orders.call(upload.pk)
-            self.assertEqual(outcome, {"rows": 30, "orders": 27, "bad_rows": 3})
-        self.assertEqual(QueuedTask.objects.count(), 1)  # One report.
+        with patch.object(tasks, "ROWS_PER_PART", 7):
+            flow = tasks.orders_flow(upload).enqueue()
+        self.assertEqual(flow.progress, {"total": 8, "done": 8})
+        (report,) = (r for r in flow.results if r.task.name == "write_report")
+        self.assertEqual(report.return_value, {"rows": 30, "orders": 27, "bad_rows": 3})
+        self.assertEqual(Upload.objects.get().rows_read, 30)
+        self.assertEqual(
+            [message.subject for message in mail.outbox], ["Your report on orders.csv"]
+        )
+
+    def test_upload_and_its_workflow_are_stored_together(self):
+        self.client.force_login(self.customer())
+        file = SimpleUploadedFile("orders.csv", "".join(sample(20)).encode(), "text/csv")
+        response = self.client.post("/orders/", {"file": file}, follow=True)
+        self.assertContains(response, "running, 0 of 3 steps")
+        flow = get_workflow(Upload.objects.get().workflow)
+        self.assertEqual(
+            [result.task.name for result in flow.results],
+            ["split_orders", "write_report", "send_report_mail"],
+        )
+
+    @override_settings(TASKS=IMMEDIATE)
+    def test_address_is_downloaded(self):
+        self.client.force_login(self.customer())
+        with serving("".join(sample(20, bad=1)).encode()) as address:
+            self.client.post("/orders/", {"source": f"{address}/october.csv"})
+        upload = Upload.objects.get()
+        self.assertEqual((upload.name, upload.rows_read), ("october.csv", 20))
+
+    def test_address_of_another_host_is_refused(self):
+        self.client.force_login(self.customer())
+        form = {"source": "https://example.com/orders.csv"}
+        response = self.client.post("/orders/", form, follow=True)
+        self.assertContains(response, "Files are fetched from localhost, 127.0.0.1 only.")
+        self.assertFalse(Upload.objects.exists())
 
     def test_others_cannot_see_an_upload(self):
         upload = self.uploaded(sample(3))
@@ -183,6 +220,14 @@ class RowTests(TestCase):
                 _, problems = check(self.GOOD | {column: value})
                 self.assertEqual([problem[0] for problem in problems], [column])
 
+    def test_part_of_a_file_knows_the_numbers_before_it(self):
+        lines = list(sample(4))
+        whole = list(read_rows([*lines, lines[1]]))
+        part = list(read_rows([*lines, lines[1]], 3, 5))
+        self.assertEqual([row.number for row in part], [5, 6])
+        self.assertEqual(part, whole[3:])
+        self.assertEqual(count_rows([*lines, lines[1]]), len(whole))
+
     def test_same_number_twice_names_the_first_row(self):
         head, line = list(sample(1))
         self.assertEqual(
@@ -203,10 +248,11 @@ class RowTests(TestCase):
 
 
 class UnreadableFileTests(ShopTestCase):
+    @override_settings(TASKS=IMMEDIATE)
     def test_file_that_is_no_text_is_a_mistake_and_not_a_failure(self):
         upload = Upload(customer=self.customer(), name="x.csv")
         upload.file.save("x.csv", ContentFile(b"\xff\xfe\x00\x00"))
-        tasks.import_orders.call(upload.pk)
+        tasks.orders_flow(upload).enqueue()
         self.assertIn("UTF-8", upload.row_errors.get().message)
 
 
@@ -230,9 +276,10 @@ class PictureTests(ShopTestCase):
 
 
 class CleanUpTests(ShopTestCase):
+    @override_settings(TASKS=IMMEDIATE)
     def test_old_files_go_and_orders_stay(self):
         upload = self.uploaded(sample(3))
-        tasks.import_orders.call(upload.pk)
+        tasks.orders_flow(upload).enqueue()
         long_ago = timezone.now() - timedelta(days=31)
         for imported_at, removed in [(timezone.now(), 0), (long_ago, 1)]:
             Upload.objects.update(imported_at=imported_at)

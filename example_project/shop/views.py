@@ -1,3 +1,5 @@
+from itertools import chain
+
 from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
@@ -7,11 +9,12 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
 
-from django_bgtasks.compat import TaskResultDoesNotExist, TaskResultStatus
+from django_bgtasks import get_workflow
+from django_bgtasks.compat import TaskResultDoesNotExist
 
 from .forms import PictureForm, SignUpForm, UploadForm
 from .orders_csv import sample
-from .tasks import import_orders, send_welcome_mail, write_report
+from .tasks import orders_flow, send_welcome_mail
 
 
 def result_of(task, result_id):
@@ -29,14 +32,17 @@ def result_of(task, result_id):
 
 def follow(upload):
     """
-    Return upload with the results of its tasks.
+    Return upload with its workflow.
 
-    What a task leaves in the row is read after its result: otherwise a page
+    What a task leaves in the row is read after the state: otherwise a page
     might say "done" and not show it yet.
     """
-    upload.importing = result_of(import_orders, upload.import_result)
-    upload.refresh_from_db()
-    upload.reporting = result_of(write_report, upload.report_result)
+    try:
+        upload.flow = get_workflow(upload.workflow)
+        upload.progress = upload.flow.progress
+    except (LookupError, AttributeError):
+        # It was removed, after TASKS_RETAIN_DAYS, or the backend keeps none.
+        upload.flow = upload.progress = None
     upload.refresh_from_db()
     return upload
 
@@ -76,15 +82,14 @@ def sign_up(request):
 def upload_orders(request):
     form = UploadForm(request.POST, request.FILES)
     if not form.is_valid():
-        messages.error(request, " ".join(form.errors.get("file", ["Choose a file."])))
+        messages.error(request, " ".join(chain.from_iterable(form.errors.values())))
         return redirect("home")
     with transaction.atomic():
         upload = form.save(commit=False)
         upload.customer = request.user
-        upload.name = request.FILES["file"].name
         upload.save()
-        upload.import_result = import_orders.enqueue(upload.pk).id
-        upload.save(update_fields=["import_result"])
+        upload.workflow = orders_flow(upload).enqueue().id
+        upload.save(update_fields=["workflow"])
     return redirect("upload", upload.pk)
 
 
@@ -103,16 +108,19 @@ def upload_picture(request):
 @login_required
 def upload(request, pk):
     upload = follow(get_object_or_404(request.user.uploads, pk=pk))
-    result = upload.importing
-    finished = result and result.status == TaskResultStatus.SUCCESSFUL
+    flow = upload.flow
+    failed = flow is not None and flow.state == "FAILED"
+    finished = flow is not None and flow.state == "SUCCESSFUL"
+    bad_rows = upload.row_errors.values("row").distinct().count()
     return render(
         request,
         "shop/upload.html",
         {
             "upload": upload,
-            "result": result,
-            "took": (result.finished_at - result.enqueued_at).total_seconds() if finished else None,
-            "outcome": result.return_value if finished else None,
+            "took": (flow.finished_at - flow.enqueued_at).total_seconds() if finished else None,
+            "orders": upload.rows_read - bad_rows,
+            "bad_rows": bad_rows,
+            "failed_steps": [failure["name"] for failure in flow.failures] if failed else [],
             "page": Paginator(upload.row_errors.all(), 50).get_page(request.GET.get("page")),
         },
     )
