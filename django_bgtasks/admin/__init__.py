@@ -1,5 +1,5 @@
 """
-The pages of the tasks, results, queues, workers and schedules.
+The pages of the tasks, results, queues, workers, schedules and workflows.
 
 Lists and pages are Django's own; each class may be subclassed and registered
 anew on a site of the project.
@@ -10,5 +10,13 @@ from .results import FinishedTaskAdmin
 from .schedules import ScheduleAdmin
 from .tasks import QueuedTaskAdmin
 from .workers import WorkerAdmin
+from .workflows import WorkflowAdmin
 
-__all__ = ["FinishedTaskAdmin", "QueueAdmin", "QueuedTaskAdmin", "ScheduleAdmin", "WorkerAdmin"]
+__all__ = [
+    "FinishedTaskAdmin",
+    "QueueAdmin",
+    "QueuedTaskAdmin",
+    "ScheduleAdmin",
+    "WorkerAdmin",
+    "WorkflowAdmin",
+]

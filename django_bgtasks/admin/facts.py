@@ -10,7 +10,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import notes, payload
+from . import notes, payload, places
 from .base import clock_of
 from .display import duration, lines, moment, short_moment, visible
 from .policies import Policies
@@ -88,6 +88,11 @@ class TaskFacts:
         if obj.started_at is None and until < since:
             return "-"
         return duration((until - since).total_seconds())
+
+    @admin.display(description=gettext_lazy("workflow"))
+    def workflow_shown(self, obj: Any) -> str:
+        """Its workflow, its name there, and what it waits for."""
+        return places.in_words(obj)
 
     @admin.display(description=gettext_lazy("progress"))
     def progress_shown(self, obj: Any) -> str:

@@ -19,6 +19,7 @@ from .. import encryption, registry
 from ..arguments import Signature
 from ..compat import InvalidTaskBackend, task_backends
 from ..models.record import TaskRecord
+from ..workflows.placing import put
 from .display import block, duration, preformatted, visible
 
 HIDDEN = "••••••••"
@@ -89,6 +90,7 @@ def arguments(row: TaskRecord) -> SafeString | str:
         args, kwargs = encryption.opened(row.args, conf), encryption.opened(row.kwargs, conf)
     except Exception:
         return _sealed()
+    _place_previous(row, args, kwargs)
     secret = secret_names()
     task = task_of(row)
     rows = [
@@ -102,6 +104,15 @@ def arguments(row: TaskRecord) -> SafeString | str:
         note = _("This code has no such task: nobody knows which of its arguments are hidden.")
         return format_html("{}<div>{}</div>", shown, note)
     return shown
+
+
+def _place_previous(row: TaskRecord, args: Any, kwargs: Any) -> None:
+    """Write "previous" where the results of others go when the task runs."""
+    placed = mapping(mapping(getattr(row, "options", None)).get("workflow")).get("previous") or ()
+    for path, source, keys in placed:
+        name = {"": "previous", "!": "previous.failures"}.get(source, _("result"))
+        with suppress(LookupError, TypeError):  # Whatever somebody wrote into the row.
+            put(args, kwargs, path, name + "".join(f"[{key!r}]" for key in keys))
 
 
 def _named(args: Any, kwargs: Any, task: Any) -> Iterator[tuple[str, Any]]:
@@ -134,7 +145,7 @@ def metadata(row: TaskRecord) -> SafeString | str:
     secret = secret_names()
     return _assignments(
         (name, HIDDEN if secret.search(name) else _json(redact(value, secret)))
-        for name, value in mapping(mapping(row.options).get("metadata")).items()
+        for name, value in mapping(mapping(getattr(row, "options", None)).get("metadata")).items()
     )
 
 

@@ -78,6 +78,8 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
     def present_facts(self, obj: Any, may_see: bool) -> list[str]:
         """Return the facts that only some tasks have, as far as this one has them."""
         found = []
+        if "workflow" in payload.mapping(obj.options):
+            found.append("workflow_shown")
         if notes.progress(obj, clock_of(obj)):
             found.append("progress_shown")
         if notes.labels(obj):
@@ -147,17 +149,22 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
         parts = verb.act(self.alias, list(by_id), request.user.get_username())
         done = [part for part in parts if part.ids]
         for part in done:
-            self.log(request, [by_id[pk] for pk in part.ids], part.logged)
+            if not part.skipped:
+                # Others than those asked for were touched in their workflow.
+                self.log(request, [by_id[pk] for pk in part.ids if pk in by_id], part.logged)
         touched = {pk for part in done for pk in part.ids}
         skipped = Counter(self._states([pk for pk in by_id if pk not in touched]))
         skipped[""] += missing
         self.answer(
             request,
-            " ".join(part.counted % {"count": len(part.ids)} for part in done),
+            " ".join(p.counted % {"count": len(p.ids)} for p in done if not p.skipped),
             [
-                SKIPPED[state] % {"count": count}
-                for state, count in sorted(skipped.items())
-                if count
+                *(p.counted % {"count": len(p.ids)} for p in done if p.skipped),
+                *(
+                    SKIPPED[state] % {"count": count}
+                    for state, count in sorted(skipped.items())
+                    if count
+                ),
             ],
         )
 

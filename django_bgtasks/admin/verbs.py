@@ -9,7 +9,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
-from .. import transitions
+from .. import dependencies, transitions
 from ..states import FinalStatus, LiveStatus
 
 #: The answer about tasks to which a verb did nothing, by the state in which they are.
@@ -59,11 +59,16 @@ SKIPPED: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of some tasks: the sentence that counts them, and the one for their history."""
+    """
+    What came of some tasks: the sentence that counts them, and the one for their history.
+
+    skipped: nothing did, for the reason that counted says.
+    """
 
     ids: Sequence[str]
     counted: Any
     logged: Any
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +117,37 @@ def _cancel(alias: str, ids: Sequence[str], by: str, *, force: bool) -> list[Don
 
 
 def _retry(alias: str, ids: Sequence[str], by: str) -> list[Done]:
+    moved = transitions.retry(alias, ids, by=by)
+    asked = set(ids)
+    retried = [pk for pk in moved if pk in asked]
+    rest = asked - set(moved)
     return [
         Done(
-            transitions.retry(alias, ids, by=by),
+            retried,
             ngettext_lazy(
                 "%(count)d task will be retried.", "%(count)d tasks will be retried.", "count"
             ),
             gettext_lazy("Retried."),
-        )
+        ),
+        Done(
+            [pk for pk in moved if pk not in asked],
+            ngettext_lazy(
+                "%(count)d task that was skipped because of that waits again.",
+                "%(count)d tasks that were skipped because of that wait again.",
+                "count",
+            ),
+            gettext_lazy("Waits again."),
+        ),
+        Done(
+            [pk for pk in ids if pk in rest and dependencies.refusal(alias, pk) is not None],
+            ngettext_lazy(
+                "%(count)d was skipped: retry what it waits for in its workflow.",
+                "%(count)d were skipped: retry what they wait for in their workflow.",
+                "count",
+            ),
+            gettext_lazy("Not retried."),
+            skipped=True,
+        ),
     ]
 
 

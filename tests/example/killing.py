@@ -12,7 +12,7 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.example.killing.Killing"]  # noqa: F40
 
 
 class Killing(AppConfig):
-    """Wraps a task's function: its process ends by SIGKILL, once."""
+    """Wraps a task's function: SIGKILL ends its process, once, or it fails until MARK is there."""
 
     name = "tests.example"
 
@@ -28,6 +28,8 @@ class Killing(AppConfig):
         @functools.wraps(function)
         def killed(*args, **kwargs):
             self.kill("before")
+            if os.environ["MOMENT"] == "fail" and not Path(os.environ["MARK"]).exists():
+                raise RuntimeError("The partner's server is down.")
             try:
                 return function(*args, **kwargs)
             finally:

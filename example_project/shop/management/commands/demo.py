@@ -202,7 +202,7 @@ class Command(BaseCommand):
             os.kill(child, signal.SIGKILL)
             self.say(f"KILLED child {child} of worker 1 (SIGKILL)")
             self.show(pages)
-            self.wait_for(lambda: child not in worker.children(), "another child")
+            self.wait_for(lambda gone=child: gone not in worker.children(), "another child")
             deadline = time.monotonic() + 2
             while not again and time.monotonic() < deadline:
                 time.sleep(0.1)
