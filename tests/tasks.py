@@ -292,3 +292,20 @@ def tell_firing(context):
 @task(takes_context=True)
 def count_firing(context):
     Effect.objects.create(name=context.firing.due_at.isoformat(), number=0)
+
+
+@task
+def end_at(moment):
+    """Run until this time.time()."""
+    while (left := moment - time.time()) > 0:
+        time.sleep(max(left - 0.001, 0))
+
+
+@task
+def note_after(name, parents):
+    """Note that this ran, and if that was before its parents had."""
+    done = set(Effect.objects.filter(name__in=parents).values_list("name", flat=True))
+    if done != set(parents):
+        Effect.objects.create(name="too early")
+    time.sleep(0.005)
+    Effect.objects.create(name=name)

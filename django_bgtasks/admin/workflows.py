@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -39,8 +39,13 @@ class WorkflowAdmin(BaseAdmin):
     list_display = ("shown_name", "state", "size", "why", "enqueued_briefly", "took")
     list_filter = (StatusFilter,)
 
+    class Media:
+        css: ClassVar = {"all": ["bgtasks/workflow.css"]}
+
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        facts: list[Any] = [("shown_name", "state"), "progress", "why"]
+        facts: list[Any] = [("shown_name", "state"), "progress"]
+        if obj is not None and obj.reason:
+            facts.append("why")
         if obj is not None and self._open_verbs(request, obj):
             facts.insert(0, "buttons")
         return [
@@ -102,7 +107,9 @@ class WorkflowAdmin(BaseAdmin):
             "%(done)s of %(total)s tasks are done",
             len(obj.description.members),
         ) % {"done": f"{done:,}", "total": f"{len(obj.description.members):,}"}
-        parts = [f"{counts[state]:,} {STATES[state]}" for state in URGENT if counts[state]]
+        parts = [
+            f"{counts[state]:,} {str(STATES[state]).lower()}" for state in URGENT if counts[state]
+        ]
         return " · ".join([text, *parts])
 
     @admin.display(description=gettext_lazy("graph"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from django.utils.html import escape
@@ -22,7 +22,7 @@ JOINT = 5
 #: Passes in which boxes are moved next to what they come after.
 PASSES = 4
 #: Characters of a name.
-LONGEST = 24
+LONGEST = 21
 #: More boxes than this make no picture.
 MOST_BOXES = 200
 
@@ -51,9 +51,7 @@ def draw(description: Description, link: Callable[[Box], str | None]) -> str:
         "name": description.name,
         "state": description.state.lower(),
     }
-    lines = [
-        _line(places[before], places[box], before, box) for box in boxes for before in box.after
-    ]
+    lines = [_line(places[before], places[box], before, box) for before, box in _needed(boxes)]
     drawn = [_box(box, *places[box], link(box)) for box in boxes]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="bgtasks-graph" role="img" '
@@ -62,6 +60,17 @@ def draw(description: Description, link: Callable[[Box], str | None]) -> str:
         f'<g fill="none" stroke="currentColor" stroke-opacity="0.45">{"".join(lines)}</g>'
         f"{''.join(drawn)}</svg>"
     )
+
+
+def _needed(boxes: Sequence[Box]) -> Iterator[tuple[Box, Box]]:
+    """Yield what comes after what, without what other lines say already."""
+    before: dict[Box, set[Box]] = {}
+    for box in sorted(boxes, key=lambda box: box.level):
+        before[box] = set(box.after).union(*(before[one] for one in box.after))
+    for box in boxes:
+        for one in box.after:
+            if not any(one in before[other] for other in box.after):
+                yield one, box
 
 
 def _layers(boxes: Sequence[Box]) -> list[list[Box]]:

@@ -159,7 +159,8 @@ class Plan:
         if isinstance(element, Graph):
             return self._handled(element, self._graph(element, after, around), around)
         assert isinstance(element, Several)
-        around = around.named(element.name)
+        if element is not self._top:
+            around = around.named(element.name)
         if isinstance(element, Chain):
             output = after
             for one in element.elements:
@@ -284,9 +285,9 @@ class Plan:
     def _graph(self, graph: Graph, after: Output | None, around: _Surroundings) -> Output:
         if graph in around.graphs:
             raise InvalidWorkflow(f"The graph {graph.name!r} contains itself.")
-        around = around.named(graph.name).within(
-            graphs=(*around.graphs, graph), outputs=dict(around.outputs)
-        )
+        if graph is not self._top:
+            around = around.named(graph.name)
+        around = around.within(graphs=(*around.graphs, graph), outputs=dict(around.outputs))
         uses = {
             step: [s for s in steps_in(step.element) if s.graph is graph] for step in graph.steps
         }
