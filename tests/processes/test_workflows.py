@@ -26,7 +26,7 @@ from django_bgtasks.worker.execution import Execution
 from tests import tasks
 from tests.models import Effect
 
-from .conftest import descendants, until_all_ended
+from .conftest import descendants, until, until_all_ended
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
