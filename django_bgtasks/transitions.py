@@ -40,7 +40,7 @@ def enqueue(
     alias: str, rows: Sequence[Sequence[Any]], *, keyed: bool = False, tell: str | None = None
 ) -> None:
     """
-    -> READY or SCHEDULED, in the caller's transaction.
+    -> READY, SCHEDULED or WAITING, in the caller's transaction.
 
     rows are of INSERT_COLUMNS, with keyed of KEYED_COLUMNS. tell, under
     autocommit, is the queue whose workers hear of it by the same commit.
@@ -102,7 +102,8 @@ def exchange(alias: str, endings: Sequence[Ending], request: ClaimRequest | None
 
 def end(alias: str, endings: Sequence[Ending]) -> set[str]:
     """
-    RUNNING -> a final status, and what follows in workflows, in the caller's transaction.
+    RUNNING -> SUCCESSFUL, FAILED or CANCELLED, in the caller's transaction, with
+    what follows from it in workflows.
 
     Return the ids that were held.
     """
@@ -225,7 +226,7 @@ def ask_to_end(
 
 def retry(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
     """
-    FAILED or CANCELLED -> READY, by hand; return the ids that were.
+    FAILED or CANCELLED -> READY or WAITING, by hand; return the ids that were.
 
     Not where another task has the unique key now. In a workflow what was
     skipped because of them waits again, and is returned, too; one whose parents

@@ -15,6 +15,8 @@ CASES = {
     "DATABASE": (["default", "other", None], "must be a key of DATABASES", ["second", 1]),
     "MAX_ARGUMENT_SIZE": ([64, 10**9], *WHOLE),
     "MAX_RESULT_SIZE": ([64, 10**9], *WHOLE),
+    "MAX_WORKFLOW_SIZE": ([1, 10], *WHOLE),
+    "MAX_PREVIOUS_SIZE": ([64, 10**9], *WHOLE),
     "MAX_TRACEBACK_SIZE": ([1_000], *WHOLE),
     "PROCESSES": ([1, None], *WHOLE),
     "THREADS": ([1, 64], *WHOLE),

@@ -181,6 +181,8 @@ def test_each_page_of_the_reference_is_there():
         "policies.md",
         "schedules.md",
         "importing-schedules.md",
+        "workflows.md",
+        "coming-from-celery.md",
         "testing.md",
         "guarantees.md",
         "lifecycle.md",
@@ -362,7 +364,13 @@ def test_each_signal_has_a_heading_and_its_arguments():
 
 
 #: Functions that change no task: they make a value, or are about requests to end one.
-NO_ARROWS = {"lost_error", "cancelled_by", "requests_to_end", "requests_are_done"}
+NO_ARROWS = {
+    "lost_error",
+    "cancelled_by",
+    "requests_to_end",
+    "requests_are_done",
+    "is_member",
+}
 
 
 def _transitions():
