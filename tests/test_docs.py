@@ -379,7 +379,7 @@ def _transitions():
         name
         for name, value in vars(transitions).items()
         if inspect.isfunction(value)
-        and value.__module__ == transitions.__name__
+        and value.__module__.startswith(transitions.__name__)
         and not name.startswith("_")
         and name not in NO_ARROWS
     }

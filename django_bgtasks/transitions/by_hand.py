@@ -1,0 +1,138 @@
+"""What people ask of tasks: cancel, end, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connections
+from django.utils import timezone
+
+from .. import dependencies, uniqueness
+from ..db import operations_for
+from ..models.cancellation import Cancellation
+from ..models.finished import FinishedTask
+from ..models.queued import QueuedTask
+from ..states import FinalStatus, LiveStatus
+from .ending import follow
+
+_RETRYABLE = (FinalStatus.FAILED, FinalStatus.CANCELLED)
+
+
+def cancel(alias: str, ids: Sequence[str], *, by: str = "", why: str = "") -> list[str]:
+    """
+    SCHEDULED, WAITING or READY -> CANCELLED; return the ids that were.
+
+    What waits for them in a workflow is skipped.
+    """
+    operations = operations_for(alias)
+
+    def unit() -> list[str]:
+        with operations.step():
+            moved = operations.withdraw(ids, reason=cancelled_by(by, why))
+            members = dependencies.members(alias, [UUID(pk) for pk in moved])
+            follow(alias, dict.fromkeys(members, FinalStatus.CANCELLED.value), by_hand=True)
+            return moved
+
+    return unit() if connections[alias].in_atomic_block else operations.retrying(unit)
+
+
+def cancelled_by(by: str, why: str = "") -> str:
+    """Return the reason of a cancelled task: who, and why."""
+    text = f"Cancelled by {by}" if by else "Cancelled"
+    return f"{text}: {why}"[:255] if why else f"{text}."[:255]
+
+
+def ask_to_end(
+    alias: str, ids: Sequence[str], *, by: str = "", why: str = "", force: bool = False
+) -> list[str]:
+    """
+    RUNNING stays RUNNING: note that the tasks shall end, for their workers to read.
+
+    Return the ids that were running.
+    """
+    running = [
+        str(pk)
+        for pk in QueuedTask.objects.using(alias)
+        .filter(pk__in=ids, status=LiveStatus.RUNNING)
+        .values_list("pk", flat=True)
+    ]
+    requests = Cancellation.objects.using(alias)
+    now, reason = timezone.now(), cancelled_by(by, why)
+    requests.bulk_create(
+        [
+            Cancellation(task_id=pk, reason=reason, force=force, asked_at=now)
+            for pk in sorted(running)
+        ],
+        ignore_conflicts=True,
+    )
+    asked = requests.filter(task_id__in=running)
+    # What was asked by force is not taken back by a plain request.
+    asked.filter(force=force).update(reason=reason, asked_at=now)
+    if force:
+        asked.filter(force=False).update(reason=reason, force=True, asked_at=now)
+    return running
+
+
+def requests_to_end(alias: str, ids: Iterable[str]) -> list[tuple[str, str, bool]]:
+    """Return id, reason and force of what shall end of these tasks."""
+    requests = Cancellation.objects.using(alias).filter(task_id__in=list(ids))
+    return [(str(r.task_id), r.reason, r.force) for r in requests]
+
+
+def requests_are_done(alias: str, ids: Sequence[str]) -> None:
+    """Forget the requests to end tasks that have ended."""
+    Cancellation.objects.using(alias).filter(task_id__in=ids).delete()
+
+
+def retry(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
+    """
+    FAILED or CANCELLED -> READY or WAITING, by hand; return the ids that were.
+
+    Not where another task has the unique key now. In a workflow what was
+    skipped because of them waits again, and is returned, too; one whose parents
+    have failed is left as it is.
+    """
+    operations = operations_for(alias)
+    reason = f"Retried by {by}." if by else "Retried by hand."
+
+    def unit() -> list[str]:
+        with operations.step():
+            return _retry(alias, ids, reason[:255])
+
+    return unit() if connections[alias].in_atomic_block else operations.retrying(unit)
+
+
+def _retry(alias: str, ids: Sequence[str], reason: str) -> list[str]:
+    from ..wakeups import on_commit, wake
+
+    operations = operations_for(alias)
+    marked = FinishedTask.objects.using(alias).filter(pk__in=ids, options__isnull=False)
+    taken = {str(row.pk) for row in marked if not uniqueness.may_return(alias, row)}
+    free = [str(pk) for pk in ids if str(pk) not in taken]
+    final = FinishedTask.objects.using(alias).filter(pk__in=free, status__in=_RETRYABLE)
+    members = dependencies.members(alias, final.values_list("pk", flat=True))
+    waiting: list[str] = []
+    if members:
+        again = dependencies.reopen(alias, list(members))
+        waiting = [str(pk) for pk in again.waiting]
+        refused = {str(pk) for pk in again.refused}
+        free = [pk for pk in free if pk not in refused]
+        free += [pk for pk in waiting if pk not in set(free)]
+    moved = operations.move_back(free, statuses=_RETRYABLE, reason=reason)
+    if waiting:
+        QueuedTask.objects.using(alias).filter(pk__in=waiting).update(status=LiveStatus.WAITING)
+    # What was asked of the run that has ended is not asked of the next one; nor has a
+    # task that somebody wants to run now expired.
+    requests_are_done(alias, moved)
+    for row in QueuedTask.objects.using(alias).filter(pk__in=moved, options__isnull=False):
+        given: dict[str, Any] = row.options or {}
+        if "expires_at" in given:
+            options = {k: v for k, v in given.items() if k != "expires_at"}
+            QueuedTask.objects.using(alias).filter(pk=row.pk).update(options=options)
+    if moved:
+        rows = QueuedTask.objects.using(alias).filter(pk__in=moved)
+        queues = set(rows.values_list("queue_name", flat=True))
+        on_commit(alias, lambda: wake(alias, *queues))
+    return moved
