@@ -96,7 +96,7 @@ def restore(path: str, options: Mapping[str, Any] | None, **changes: Any) -> Any
     the result of a task that was deleted from the code can still be read.
     """
     try:
-        found = resolve(path, **_lookup(changes.get("backend", DEFAULT_TASK_BACKEND_ALIAS)))
+        found = resolve(path, **lookup(changes.get("backend", DEFAULT_TASK_BACKEND_ALIAS)))
     except Exception:  # Whatever a module raises while it is imported.
         found = _missing(path)
     if options and isinstance(found, DatabaseTask):
@@ -111,7 +111,7 @@ def restore(path: str, options: Mapping[str, Any] | None, **changes: Any) -> Any
     return unvalidated(found, **changes)
 
 
-def _lookup(backend: str) -> dict[str, Any]:
+def lookup(backend: str) -> dict[str, Any]:
     """Return what the settings of a backend, if there is one, say of paths."""
     try:
         conf = task_backends[backend].conf  # type: ignore[attr-defined]

@@ -249,14 +249,23 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
         await sync_to_async(self.retry, thread_sensitive=True)(by=by)
 
 
+def serving(
+    queue: str, backend: str, alias: str, *, state: str | None = WorkerState.RUNNING.value
+) -> list[Worker]:
+    """Return the live workers that listen to queue and are in this state; None: in any."""
+    now = timezone.now()
+    workers = Worker.objects.using(alias).filter(backend=backend).order_by("started_at")
+    return [
+        worker
+        for worker in (workers if state is None else workers.filter(state=state))
+        if (not worker.queues or queue in worker.queues)
+        and (now - worker.heartbeat_at).total_seconds() < worker.lease
+    ]
+
+
 def is_served(queue: str, backend: str, alias: str) -> bool:
     """Say whether a live worker listens to queue."""
-    now = timezone.now()
-    return any(
-        (not worker.queues or queue in worker.queues)
-        and (now - worker.heartbeat_at).total_seconds() < worker.lease
-        for worker in Worker.objects.using(alias).filter(backend=backend, state=WorkerState.RUNNING)
-    )
+    return bool(serving(queue, backend, alias))
 
 
 def build_result(

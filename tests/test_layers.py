@@ -24,7 +24,7 @@ LAYERS = [
     {"batch"},
     {"checks"},
     {"backend", "standins"},
-    {"queues"},
+    {"queues", "searching", "explaining"},
     {"schedules"},
     {"workflows"},
     {"worker"},

@@ -10,6 +10,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ..explaining import explain
 from . import notes, payload, places
 from .base import clock_of
 from .display import duration, lines, moment, short_moment, visible
@@ -88,6 +89,14 @@ class TaskFacts:
         if obj.started_at is None and until < since:
             return "-"
         return duration((until - since).total_seconds())
+
+    @admin.display(description=gettext_lazy("why it isn't running"))
+    def explained(self, obj: Any) -> str:
+        return visible(explain(obj, now=clock_of(obj)))
+
+    @admin.display(description=gettext_lazy("why it isn't running"))
+    def explained_unseen(self, obj: Any) -> str:
+        return visible(explain(obj, now=clock_of(obj), with_keys=False))
 
     @admin.display(description=gettext_lazy("workflow"))
     def workflow_shown(self, obj: Any) -> str:

@@ -23,13 +23,17 @@ from django.utils.translation import gettext_lazy
 
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
+from ..searching import matches
+from ..states import LiveStatus
 from . import notes, payload
 from .base import BaseAdmin, clock_of
 from .display import visible
 from .facts import TaskFacts
 from .filters import QueueFilter, StatusFilter
-from .searching import matches
 from .verbs import SKIPPED, Verb
+
+#: States in which one asks why a task isn't running.
+WAITS = frozenset({LiveStatus.SCHEDULED, LiveStatus.WAITING, LiveStatus.READY})
 
 
 class TaskRecordAdmin(TaskFacts, BaseAdmin):
@@ -78,6 +82,8 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
     def present_facts(self, obj: Any, may_see: bool) -> list[str]:
         """Return the facts that only some tasks have, as far as this one has them."""
         found = []
+        if obj.status in WAITS:
+            found.append("explained" if may_see else "explained_unseen")
         if "workflow" in payload.mapping(obj.options):
             found.append("workflow_shown")
         if notes.progress(obj, clock_of(obj)):

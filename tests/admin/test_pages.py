@@ -381,7 +381,8 @@ def test_a_page_costs_little(operator, state):
     text(operator.get(url))
     with CaptureQueriesContext(connection) as queries:
         text(operator.get(url))
-    assert_bounded(queries.captured_queries, 8)
+    # Why a live one isn't running is asked of its queue, the workers, and those before it.
+    assert_bounded(queries.captured_queries, 12 if state == "live" else 8)
 
 
 # Other databases, other sites

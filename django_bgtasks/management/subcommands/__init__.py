@@ -6,12 +6,24 @@ A module has HELP, add_arguments(parser) and run(command, **options).
 
 from types import ModuleType
 
-from . import bench, check, explain, importing, pause, prune, queues, resume, schedules
+from . import (
+    bench,
+    check,
+    explain,
+    explain_task,
+    importing,
+    pause,
+    prune,
+    queues,
+    resume,
+    schedules,
+)
 
 SUBCOMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "check": check,
     "explain": explain,
+    "explain-task": explain_task,
     "import": importing,
     "pause": pause,
     "prune": prune,
