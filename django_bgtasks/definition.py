@@ -232,6 +232,14 @@ class DatabaseTask(Task):
             signature = self.__dict__["_signature"] = _signature_of(self.func, self.takes_context)
         return signature
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Only where there is no such attribute: what those who come from Celery type first.
+            instead = _ELSEWHERE.get(name)
+            hint = f" Write {self.func.__name__}.{instead}." if instead else ""
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}.{hint}")
+
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; a plain TaskContext is given the methods of ours."""
         if self.takes_context and args and type(args[0]) is TaskContext:
@@ -497,5 +505,17 @@ def task(
 
 
 _TASK_OPTIONS = ("priority", "queue_name", "takes_context", *POLICY_OPTIONS, *FIXED_OPTIONS)
+#: What tasks of Celery, Huey and others have, and what it is here.
+_ELSEWHERE = {
+    "delay": "enqueue(...)",
+    "apply_async": "using(...).enqueue(...)",
+    "schedule": "using(delay=...).enqueue(...)",
+    "s": "with_args(...), with `previous` where the result of what runs before goes",
+    "si": "with_args(...)",
+    "signature": "with_args(...)",
+    "map": "enqueue_many(...), or group(...) of with_args()",
+    "starmap": "enqueue_many(...), or group(...) of with_args()",
+    "named": "with_args(...).named(...)",
+}
 #: Where tasks have moved to, by the path that @task(aliases=...) names.
 former_paths: dict[str, str] = {}

@@ -83,6 +83,9 @@ class Element:
 
         return enqueue(self, name=name)
 
+    def __or__(self, other: Any) -> Any:
+        raise TypeError("Workflows are not piped: write chain(a, b) instead of a | b.")
+
     async def aenqueue(self, *, name: str = "") -> WorkflowResult:
         """See enqueue()."""
         return await sync_to_async(self.enqueue, thread_sensitive=True)(name=name)

@@ -144,7 +144,9 @@ class Plan:
         if self._top.name:
             return self._top.name
         names = list(dict.fromkeys(node.name for node in self.nodes))
-        kind = type(self._top).__name__.lower()
+        if isinstance(self._top, Call):
+            return names[0]
+        kind = "map_chunks" if isinstance(self._top, Chunks) else type(self._top).__name__.lower()
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         return f"{kind}: {shown}"[:255] if names else f"empty {kind}"
 

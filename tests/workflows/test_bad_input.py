@@ -57,6 +57,22 @@ BUILT = {
         InvalidArguments,
         "add() got an unexpected keyword argument 'c'",
     ),
+    "signature as in Celery": (
+        lambda: tasks.add.s(1),
+        AttributeError,
+        "'DatabaseTask' has no attribute 's'. Write add.with_args(...), with `previous` where the "
+        "result of what runs before goes.",
+    ),
+    "delay as in Celery": (
+        lambda: tasks.add.delay(1),
+        AttributeError,
+        "'DatabaseTask' has no attribute 'delay'. Write add.enqueue(...).",
+    ),
+    "pipe as in Celery": (
+        lambda: tasks.add.with_args(1) | tasks.add.with_args(2),
+        TypeError,
+        "Workflows are not piped: write chain(a, b) instead of a | b.",
+    ),
     "chain of nothing": (lambda: chain(), InvalidWorkflow, "chain() needs at least one task."),
     "function": (
         lambda: chain(tasks.give, len),
