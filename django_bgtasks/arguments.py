@@ -152,7 +152,7 @@ def secrets_in(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [text for item in value for text in secrets_in(item)]
     text = str(value)
-    return [text] if len(text) >= SHORTEST_SECRET and not isinstance(value, bool) else []
+    return [text] if len(text) >= SHORTEST_SECRET and not isinstance(value, bool | None) else []
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:

@@ -232,6 +232,12 @@ class DatabaseTask(Task):
             signature = self.__dict__["_signature"] = _signature_of(self.func, self.takes_context)
         return signature
 
+    def named(self, name: str) -> WorkflowCall:
+        """Return the task without arguments, under another name, as a part of a workflow."""
+        from .workflows.elements import Call as WorkflowCall
+
+        return WorkflowCall(self).named(name)
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -515,7 +521,6 @@ _ELSEWHERE = {
     "signature": "with_args(...)",
     "map": "enqueue_many(...), or group(...) of with_args()",
     "starmap": "enqueue_many(...), or group(...) of with_args()",
-    "named": "with_args(...).named(...)",
 }
 #: Where tasks have moved to, by the path that @task(aliases=...) names.
 former_paths: dict[str, str] = {}

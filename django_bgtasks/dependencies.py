@@ -152,6 +152,23 @@ def _locked(alias: str, ids: Iterable[UUID]) -> dict[UUID, _State]:
     return states
 
 
+def lock(alias: str, workflows: Iterable[UUID]) -> dict[UUID, _State]:
+    """Lock all barriers of some workflows, before anything else of them is read."""
+    rows = Barrier.objects.using(alias).select_for_update()
+    return {
+        row.pk: _State.of(row) for row in rows.filter(workflow_id__in=set(workflows)).order_by("pk")
+    }
+
+
+def workflows_of(alias: str, ids: Iterable[Any]) -> dict[UUID, UUID]:
+    """Return the workflows of those tasks that belong to one, by the task's id."""
+    found: dict[UUID, UUID] = {}
+    for some in chunks(ids):
+        nodes = Node.objects.using(alias).filter(pk__in=some)
+        found.update(nodes.values_list("pk", "workflow_id"))
+    return found
+
+
 def _write(alias: str, states: Iterable[_State]) -> None:
     """Write down what was counted: one statement for all that changed alike."""
     alike: dict[tuple[int, int, str, bool], list[UUID]] = defaultdict(list)
@@ -274,8 +291,8 @@ def hold_back(alias: str, withdrawn: Iterable[UUID]) -> None:
         workflows.update(nodes.values_list("workflow_id", flat=True))
     if not workflows:
         return
+    states = lock(alias, workflows)
     graph = _Graph(alias, workflows)
-    states = _locked(alias, graph.barriers)
     left = {pk: state.missing for pk, state in states.items()}
     # Those all of whose parents are final, or are withdrawn and such tasks themselves.
     ahead = [pk for pk in ids if pk not in graph.own or not left[graph.own[pk]]]
@@ -331,6 +348,10 @@ def outcome(alias: str, workflow: UUID) -> WorkflowStatus:
     if counted.filter(Exists(ended.filter(status=FinalStatus.FAILED))).exists():
         return WorkflowStatus.FAILED
     cancelled = Exists(ended.filter(status=FinalStatus.CANCELLED))
+    row = Workflow.objects.using(alias).get(pk=workflow)
+    if row.is_cancelled:
+        # As a whole: what may fail counts, too.
+        counted = Node.objects.using(alias).filter(workflow_id=workflow)
     if counted.filter(cancelled, skipped=False).exists():
         return WorkflowStatus.CANCELLED
     return WorkflowStatus.SUCCESSFUL
@@ -358,10 +379,10 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
     for workflow in sorted(workflows):
         # One retry by hand after the other.
         Workflow.objects.using(alias).select_for_update().filter(pk=workflow).first()
+    locked = lock(alias, workflows)
     graph = _Graph(alias, workflows)
     wanted = {pk for pk, node in asked.items() if not node.skipped}
     done = Reopening()
-    locked = _locked(alias, graph.barriers)
     while True:
         states = {state.id: _copy(state) for state in locked.values()}
         revived = _rise(graph, states, wanted)
@@ -390,14 +411,9 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
     _write(alias, states.values())
     for some in chunks(revived):
         Node.objects.using(alias).filter(pk__in=some).update(skipped=False)
-    rows = Barrier.objects.using(alias).filter(
-        workflow_id__in=workflows, condition=Condition.END, missing=0
-    )
-    over = set(rows.values_list("workflow_id", flat=True))
     for pk in sorted(wanted):
-        if asked[pk].workflow_id in over:
-            # What comes behind it has run in spite of it; the workflow waits for it all the same.
-            _join_the_end(alias, asked[pk].workflow_id, pk)
+        # What comes behind it may run, or have run, in spite of it; the workflow waits for it.
+        _join_the_end(alias, asked[pk].workflow_id, pk)
     again = {asked[pk].workflow_id for pk in wanted}
     Workflow.objects.using(alias).filter(pk__in=again).update(
         status=WorkflowStatus.RUNNING, finished_at=None, reason=""

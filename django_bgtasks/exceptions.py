@@ -119,6 +119,11 @@ class WorkflowTooLarge(InvalidWorkflow):
 class NotInWorkflow(RuntimeError):
     """context.workflow was asked for by a task that belongs to none."""
 
+    ADVICE = (
+        "This task belongs to no workflow. Enqueue it as chain(task.with_args(...)), so that it "
+        "can add tasks to its own."
+    )
+
 
 class WorkflowDoesNotExist(LookupError):
     """There is no workflow of this id, or it was pruned."""

@@ -231,8 +231,8 @@ class DatabaseTaskResult(TaskResult):  # type: ignore[misc]
                 cause = dependencies.refusal(self.database, self.id)
                 if cause is not None:
                     raise WrongState(
-                        f"{self.task.name} ({self.id}) waits in its workflow: {cause}. "
-                        "Retry that one."
+                        f"{self.task.name} ({self.id}) was skipped in its workflow, because "
+                        f"{cause}. Retry that one, or the workflow."
                     )
                 raise WrongState(
                     f"{self.task.name} ({self.id}) can't be retried now: another task has its "

@@ -18,6 +18,7 @@ from . import compat, conf
 from .arguments import Signature
 from .context import DatabaseTaskContext, Place, Run, enter, leave
 from .definition import Call, DatabaseTask, args_and_kwargs
+from .exceptions import NotInWorkflow
 
 _place: ContextVar[Place | None] = ContextVar("django_bgtasks_place", default=None)
 
@@ -106,12 +107,20 @@ class _Member(Run):
         return self._workflow
 
 
+class _Alone(Run):
+    """The run of a task that belongs to no workflow: as on a worker, it can't add to one."""
+
+    @property
+    def workflow(self) -> Place:
+        raise NotInWorkflow(NotInWorkflow.ADVICE)
+
+
 class _Running:
     """What current() asks for the context of the task that runs."""
 
     def __init__(self, task_result: Any, place: Place | None) -> None:
         self._task_result = task_result
-        self._run = Run() if place is None else _Member(place)
+        self._run = _Alone() if place is None else _Member(place)
 
     def context(self) -> DatabaseTaskContext:
         return DatabaseTaskContext(task_result=self._task_result, run=self._run)

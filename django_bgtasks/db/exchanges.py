@@ -71,7 +71,8 @@ class Ending:
     return_value, errors and notes are JSON text; None is null, for notes what
     the row has. began is None where the row's own last_attempted_at stands.
     is_member says that it belongs to a workflow; grow writes, in the same
-    transaction, what the task has added to it.
+    transaction, what the task has added to it, and refuse makes this the ending
+    of a task whose additions can't be written.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Ending:
     notes: str | None = None
     is_member: bool = False
     grow: Callable[[], None] | None = None
+    refuse: Callable[[Exception], None] | None = None
 
 
 @dataclass(slots=True)

@@ -55,6 +55,11 @@ class Workflow(models.Model):
         return f"{self.name} {self.short_id}"
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody has cancelled it as a whole, and not retried it since."""
+        return bool(self.reason)
+
+    @property
     def short_id(self) -> str:
         """The last 8 digits."""
         return str(self.id)[-8:]

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from .. import dependencies, uniqueness
 from ..db import operations_for
 from ..models.cancellation import Cancellation
 from ..models.finished import FinishedTask
+from ..models.limit import LimitWait
 from ..models.queued import QueuedTask
 from ..states import FinalStatus, LiveStatus
 from .ending import follow
@@ -30,12 +31,23 @@ def cancel(alias: str, ids: Sequence[str], *, by: str = "", why: str = "") -> li
 
     def unit() -> list[str]:
         with operations.step():
+            workflows = dependencies.workflows_of(alias, map(UUID, map(str, ids)))
+            if workflows:
+                # Barriers before tasks, as whatever else spreads through a workflow.
+                dependencies.lock(alias, workflows.values())
             moved = operations.withdraw(ids, reason=cancelled_by(by, why))
-            members = dependencies.members(alias, [UUID(pk) for pk in moved])
+            members = [pk for pk in map(UUID, moved) if pk in workflows]
             follow(alias, dict.fromkeys(members, FinalStatus.CANCELLED.value), by_hand=True)
+            _wait_no_more(alias, moved)
             return moved
 
     return unit() if connections[alias].in_atomic_block else operations.retrying(unit)
+
+
+def _wait_no_more(alias: str, ids: Sequence[str]) -> None:
+    """Forget where tasks waited at limits: they may wait for something else one day."""
+    for some in dependencies.chunks(ids):
+        LimitWait.objects.using(alias).filter(task_id__in=some).delete()
 
 
 def cancelled_by(by: str, why: str = "") -> str:
@@ -112,27 +124,45 @@ def _retry(alias: str, ids: Sequence[str], reason: str) -> list[str]:
     taken = {str(row.pk) for row in marked if not uniqueness.may_return(alias, row)}
     free = [str(pk) for pk in ids if str(pk) not in taken]
     final = FinishedTask.objects.using(alias).filter(pk__in=free, status__in=_RETRYABLE)
-    members = dependencies.members(alias, final.values_list("pk", flat=True))
+    members = dependencies.workflows_of(alias, final.values_list("pk", flat=True))
     waiting: list[str] = []
-    if members:
-        again = dependencies.reopen(alias, list(members))
-        waiting = [str(pk) for pk in again.waiting]
-        refused = {str(pk) for pk in again.refused}
+    for workflow in sorted(set(members.values())):
+        asked = [pk for pk, its in members.items() if its == workflow]
+        again = _reopen(alias, asked)
+        refused = {str(pk) for pk in (asked if again is None else again.refused)}
+        back = [] if again is None else [str(pk) for pk in again.waiting]
         free = [pk for pk in free if pk not in refused]
-        free += [pk for pk in waiting if pk not in set(free)]
+        free += sorted(set(back) - set(free))
+        waiting += back
     moved = operations.move_back(free, statuses=_RETRYABLE, reason=reason)
-    if waiting:
-        QueuedTask.objects.using(alias).filter(pk__in=waiting).update(status=LiveStatus.WAITING)
+    for some in dependencies.chunks(waiting):
+        QueuedTask.objects.using(alias).filter(pk__in=some).update(status=LiveStatus.WAITING)
     # What was asked of the run that has ended is not asked of the next one; nor has a
     # task that somebody wants to run now expired.
     requests_are_done(alias, moved)
     for row in QueuedTask.objects.using(alias).filter(pk__in=moved, options__isnull=False):
         given: dict[str, Any] = row.options or {}
-        if "expires_at" in given:
+        place = given.get("workflow") or {}
+        if "expires_at" in given or "expires_in" in place:
             options = {k: v for k, v in given.items() if k != "expires_at"}
+            if place:
+                options["workflow"] = {k: v for k, v in place.items() if k != "expires_in"}
             QueuedTask.objects.using(alias).filter(pk=row.pk).update(options=options)
     if moved:
         rows = QueuedTask.objects.using(alias).filter(pk__in=moved)
         queues = set(rows.values_list("queue_name", flat=True))
         on_commit(alias, lambda: wake(alias, *queues))
     return moved
+
+
+def _reopen(alias: str, ids: Sequence[UUID]) -> dependencies.Reopening | None:
+    """Reopen members of one workflow; None where another task has a key that one needs then."""
+    with transaction.atomic(using=alias):
+        again = dependencies.reopen(alias, ids)
+        revived = set(again.waiting) - set(ids)
+        for some in dependencies.chunks(revived):
+            rows = FinishedTask.objects.using(alias).filter(pk__in=some, options__isnull=False)
+            if not all(uniqueness.may_return(alias, row) for row in rows):
+                transaction.set_rollback(True, using=alias)
+                return None
+        return again

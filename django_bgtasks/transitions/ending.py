@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.db import DatabaseError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -14,6 +15,7 @@ from ..db import ClaimRequest, Ending, Exchange, operations_for
 from ..models.queued import QueuedTask
 from ..models.workflow import Node
 from ..states import FinalStatus, LiveStatus
+from .held import held_rows
 
 
 def exchange(alias: str, endings: Sequence[Ending], request: ClaimRequest | None) -> Exchange:
@@ -47,13 +49,31 @@ def end(alias: str, endings: Sequence[Ending]) -> set[str]:
 
     Return the ids that were held.
     """
+    for ending in endings:
+        if ending.grow is not None:
+            _grow(alias, ending)
     ended = operations_for(alias).end(endings)
     members = [ending for ending in endings if ending.is_member and ending.id in ended]
-    for ending in members:
-        if ending.grow is not None and ending.status == FinalStatus.SUCCESSFUL:
-            ending.grow()
     follow(alias, {UUID(ending.id): ending.status for ending in members})
     return ended
+
+
+def _grow(alias: str, ending: Ending) -> None:
+    """Write what a task has added, if it is ours still; what can't be written fails the task."""
+    assert ending.grow is not None
+    mine = held_rows(alias, [(ending.id, ending.claim_id)]).select_for_update()
+    if not mine.values_list("pk", flat=True):
+        return
+    try:
+        with transaction.atomic(using=alias):
+            ending.grow()
+    except DatabaseError:
+        raise  # A conflict, to be tried again; or what isolates the ending that is to blame.
+    except Exception as error:
+        if ending.refuse is None:
+            raise
+        ending.grow = None
+        ending.refuse(error)
 
 
 def follow(alias: str, ended: Mapping[UUID, str], *, by_hand: bool = False) -> None:

@@ -208,6 +208,8 @@ class Execution(WorkersRun):
         if self._state is not None and self._state.steps is not None:
             # Those of a call that was undone were undone with it.
             self._state.steps.used.clear()
+        if self._state is not None and self._state.growth is not None:
+            self._state.growth.plans.clear()
         with operations.write():
             value = self._call_function(args, kwargs)
             self._succeed(value)
@@ -315,6 +317,8 @@ class Execution(WorkersRun):
                 values.fill(
                     self.backend.database, self.backend.conf, self.options["workflow"],
                     args, kwargs, what=f"{self.task.func.__name__}()",
+                    is_secret=sealer(self.backend.conf) is not None
+                    or bool(getattr(self.task, "hide_args", ())),
                 )  # fmt: skip
                 self.filled = (list(args), dict(kwargs))
         if self.task.takes_context:
@@ -363,7 +367,23 @@ class Execution(WorkersRun):
             if seal is not None:
                 encoded = seal(encoded)
         grow = None if self._state is None else self._state.grow
-        self.ending = self._ending("SUCCESSFUL", "", return_value=encoded, grow=grow)
+        self.ending = self._ending(
+            "SUCCESSFUL",
+            "",
+            return_value=encoded,
+            grow=grow,
+            refuse=None if grow is None else self._refuse_growth,
+        )
+
+    def _refuse_growth(self, error: Exception) -> None:
+        """Make the ending that is being written that of a failure."""
+        ending = self.ending
+        assert ending is not None
+        self.exception = error
+        self.failures = ending.failures = self.row.failures + 1
+        self.errors = ending.errors = self._with_error(error)
+        self.reason = one_line(error, mask=self.masked)
+        ending.status, ending.reason, ending.return_value = "FAILED", self.reason[:255], None
 
     def _fail(self, error: BaseException) -> None:
         self.ending = None

@@ -186,10 +186,7 @@ class WorkersRun(Run):
     def workflow(self) -> Place:
         given = (self.options or {}).get("workflow")
         if given is None:
-            raise NotInWorkflow(
-                f"Task {self.row.id} belongs to no workflow. Enqueue it as "
-                "chain(task.with_args(...)), so that it can add tasks to its own."
-            )
+            raise NotInWorkflow(NotInWorkflow.ADVICE)
         state = self.state()
         if state.growth is None:
             state.growth = Growth(self.backend, self.row.id, given["id"])

@@ -57,6 +57,18 @@ class Previous:
             raise AttributeError("failures is asked of previous itself.")
         return replace(self, of_failures=True)
 
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self!r} is not known before the workflow runs, and can't be asked.")
+
+    def __str__(self) -> str:
+        raise TypeError(
+            f"{self!r} is not known before the workflow runs, and can't be put into a text. Pass "
+            "it as an argument of its own, and make the text in the task."
+        )
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
     def __repr__(self) -> str:
         if self.of_failures:
             return "previous.failures"
@@ -104,6 +116,10 @@ class Call(Element):
         """Return the same call under another name than its task's."""
         return replace(self, name=checked_name(name))
 
+    def using(self, **options: Any) -> Call:
+        """Return the same call of task.using(**options)."""
+        return replace(self, task=self.task.using(**options))
+
     def __repr__(self) -> str:
         # No arguments: a repr ends up in logs.
         return f"<{self.label}>"
@@ -148,6 +164,8 @@ class Chunks(Element):
     kwargs: Mapping[str, Any]
     allow_failures: bool = False
     name: str = ""
+    #: Not empty once items that can be gone through only once were.
+    used: list[bool] = field(default_factory=list)
 
 
 class Step:
@@ -187,6 +205,12 @@ class Step:
     def __iter__(self) -> Iterator[Any]:
         return iter(self.result)
 
+    def __str__(self) -> str:
+        return str(self.result)
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
     def __repr__(self) -> str:
         return f"<step {self.name}>"
 
@@ -221,6 +245,8 @@ class Graph(Element):
         allow_failures it runs however they end.
         """
         made = element(what)
+        if name and isinstance(made, Call):
+            made = made.named(name)
         step = Step(
             self,
             made,

@@ -189,21 +189,18 @@ def _take_keys(plan: Plan, alias: str) -> None:
             )
 
 
-def join(plan: Plan, alias: str, task_id: str, *, in_place: bool) -> None:
+def join(plan: Plan, alias: str, task_id: str, leading: Iterable[Edge], *, in_place: bool) -> None:
     """
     Write what a running task adds behind itself, in the transaction of its success.
 
-    What waits for the task waits for that, too; with in_place it is given its
-    value and not the task's.
+    What waits for the task by the edges leading waits for that, too; with
+    in_place it is given its value and not the task's.
     """
     write_parts(plan, alias)
     edges = Edge.objects.using(alias)
-    own = {barrier.id for barrier in plan.barriers}
     new = []
     held: dict[Any, int] = {}
-    for old in edges.filter(source=task_id).order_by("pk"):
-        if str(old.barrier_id) in own:
-            continue
+    for old in leading:
         position = old.position if in_place else None
         new.append(edge(Input(plan.output, position, old.lenient), old.barrier_id))
         held[old.barrier_id] = held.get(old.barrier_id, 0) + 1

@@ -84,6 +84,7 @@ class WorkflowResult:
         """
         How far it is, read now: {"total", "done", and how many tasks are in each state}.
         """
+        self._row()
         counts = dict.fromkeys(STATES, 0)
         members = Node.objects.using(self.database).filter(workflow_id=self.id)
         total = 0
@@ -115,7 +116,7 @@ class WorkflowResult:
         if len(ids) != 1:
             raise KeyError(
                 f"{'No task' if not ids else 'More than one task'} of workflow {self.name!r} is "
-                f"called {name!r}. Call(...).named() gives it a name of its own."
+                f"called {name!r}. task.with_args(...).named({name!r}) gives one a name of its own."
             )
         from ..results import fetch_result
 
@@ -158,8 +159,6 @@ class WorkflowResult:
         return await sync_to_async(self._value, thread_sensitive=True)()
 
     def _has_finished(self) -> bool:
-        if self.is_finished:
-            return True
         waits_for_itself = not self.commitment.done and any(
             c.in_atomic_block for c in connections.all(initialized_only=True)
         )
@@ -184,7 +183,12 @@ class WorkflowResult:
             return values.value_of(
                 self.database, conf, row.value_of, is_barrier=row.value_of_barrier, what=self.name
             )
-        first = next((one for one in self.failures if one["state"] == self.state), None)
+        # What was allowed to fail is no cause of it.
+        counted = Node.objects.using(self.database).filter(workflow_id=self.id, may_fail=False)
+        blamed = {str(pk) for pk in counted.values_list("pk", flat=True)}
+        mine = [one for one in self.failures if one["state"] == self.state]
+        mine.sort(key=lambda one: one["id"] not in blamed)
+        first = next(iter(mine), None)
         what = f"{first['name']} ({first['id']}): {first['error']}" if first else self.reason
         if self.state == WorkflowStatus.CANCELLED:
             raise TaskCancelled(f"Workflow {self.name!r} ({self.id}) was cancelled. {what}")
@@ -204,40 +208,50 @@ class WorkflowResult:
     def _why_not(self, timeout: float | None) -> str:
         counts = self.progress
         states = ", ".join(f"{counts[s]} {s.lower()}" for s in LiveStatus.values if counts[s])
-        return (
+        text = (
             f"Gave up after {timeout:g} s: of {counts['total']} tasks of workflow {self.name!r} "
             f"{counts['done']} are done; {states or 'the others'}."
         )
+        if connections[self.database].in_atomic_block:
+            text += " This connection is in a transaction, which may keep workers from writing, "
+            text += "and hides what they write: call get() after the block."
+        return text
 
     # By hand
 
-    def cancel(self, *, by: str = "", why: str = "", force: bool = False) -> bool:
+    def cancel(
+        self, *, by: str = "", why: str = "", force: bool = False, finally_too: bool = False
+    ) -> bool:
         """
         Cancel what has not finished; say whether all of it is final now.
 
-        What runs is asked to end, as DatabaseTaskResult.cancel() says. The tasks
-        of finally_= still run; called again, when nothing else is left, this
-        cancels them, too.
+        What runs is asked to end, as DatabaseTaskResult.cancel() says, and adds
+        nothing any more. The tasks of finally_= still run, unless finally_too.
         """
         alias = self.database
-        nodes = Node.objects.using(alias).filter(workflow_id=self.id)
-        live = self._live(nodes.filter(is_final=False)) or self._live(nodes)
         operations = operations_for(alias)
+        nodes = Node.objects.using(alias).filter(workflow_id=self.id)
+        if not finally_too:
+            nodes = nodes.filter(is_final=False)
         reason = transitions.cancelled_by(by, why)
 
         def unit() -> None:
             with operations.step():
+                # Locked: what runs adds its tasks before, and is seen, or not at all.
                 Workflow.objects.using(alias).filter(
                     pk=self.id, status=WorkflowStatus.RUNNING
                 ).update(reason=reason)
-                transitions.cancel(alias, live, by=by, why=why)
+                live = self._live(nodes)
+                if live:
+                    moved = set(transitions.cancel(alias, live, by=by, why=why))
+                    rest = [pk for pk in live if pk not in moved]
+                    transitions.ask_to_end(alias, rest, by=by, why=why, force=force)
 
-        if live:
-            if operations.connection.in_atomic_block:
-                unit()
-            else:
-                operations.retrying(unit)
-            transitions.ask_to_end(alias, live, by=by, why=why, force=force)
+        self._row()
+        if operations.connection.in_atomic_block:
+            unit()
+        else:
+            operations.retrying(unit)
         self.refresh()
         return self.is_finished
 
@@ -248,9 +262,9 @@ class WorkflowResult:
             ids += [str(pk) for pk in rows.values_list("pk", flat=True)]
         return ids
 
-    async def acancel(self, *, by: str = "", why: str = "", force: bool = False) -> bool:
+    async def acancel(self, **options: Any) -> bool:
         """See cancel()."""
-        return await sync_to_async(self.cancel, thread_sensitive=True)(by=by, why=why, force=force)
+        return await sync_to_async(self.cancel, thread_sensitive=True)(**options)
 
     def retry(self, *, by: str = "") -> int:
         """
@@ -297,7 +311,10 @@ def _row(workflow_id: str, alias: str) -> Workflow:
     try:
         return Workflow.objects.using(alias).get(pk=workflow_id)
     except (Workflow.DoesNotExist, ValidationError, ValueError):
-        raise WorkflowDoesNotExist(f"There is no workflow {workflow_id!r}.") from None
+        raise WorkflowDoesNotExist(
+            f"There is no workflow {workflow_id!r}: it was pruned, or the transaction that "
+            "enqueued it was rolled back or is still open."
+        ) from None
 
 
 def handle_of(row: Workflow) -> WorkflowResult:

@@ -43,7 +43,7 @@ def put(args: list[Any], kwargs: dict[str, Any], path: Path, value: Any) -> None
     holder[path[-1]] = value
 
 
-def looked_up(value: Any, keys: Sequence[Any], what: str) -> Any:
+def looked_up(value: Any, keys: Sequence[Any], what: str, *, is_secret: bool = False) -> Any:
     """Return value[key][key]...; what says whose value it is. Raise PreviousNotUsable."""
     for index, key in enumerate(keys):
         try:
@@ -52,9 +52,8 @@ def looked_up(value: Any, keys: Sequence[Any], what: str) -> Any:
             value = value[key]
         except (KeyError, IndexError, TypeError):
             path = "previous" + "".join(f"[{k!r}]" for k in keys[: index + 1])
-            raise PreviousNotUsable(
-                f"{what}: there is no {path}: it is {_described(value)}."
-            ) from None
+            found = "" if is_secret else f": it is {_described(value)}"
+            raise PreviousNotUsable(f"{what}: there is no {path}{found}.") from None
     return value
 
 

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import count, islice
 from typing import Any
 
-from ..exceptions import InvalidWorkflow, WorkflowTooLarge
+from ..exceptions import InvalidArguments, InvalidWorkflow, WorkflowTooLarge
 from ..ids import new_id
 from ..models.workflow import Condition, Shape
 from .elements import Call, Chain, Chunks, Element, Graph, Group, Previous, Several, Step
@@ -132,6 +132,8 @@ class Plan:
         self._numbers = count(first)
         self._behind: dict[PlannedNode, PlannedBarrier] = {}
         self._top = top
+        #: The members of the groups that allow failures, as they were planned last.
+        self._allowed: dict[Group, list[Output]] = {}
         start = None
         if after is not None:
             start = PlannedNode(after, -1, "")
@@ -176,6 +178,8 @@ class Plan:
         lenient = isinstance(group, Group) and group.allow_failures
         within = around.within(may_fail=around.may_fail or lenient)
         outputs = [self._element(one, after, within) for one in group.elements]
+        if isinstance(group, Group) and lenient:
+            self._allowed[group] = outputs
         return self._gathered(outputs, after, lenient=lenient)
 
     def _gathered(
@@ -192,7 +196,10 @@ class Plan:
         over = isinstance(output, PlannedBarrier) and not output.missing
         handlers: list[Output] = []
         if element.on_failure is not None and not over:
-            failed = self._barrier(Condition.FAILURE, Shape.SINGLE, [Input(output, 0)])
+            # Those that may fail don't show in what their group has come to.
+            members = self._allowed.get(element, ()) if isinstance(element, Group) else ()
+            watched = [Input(output, 0), *(Input(member, None) for member in members)]
+            failed = self._barrier(Condition.FAILURE, Shape.SINGLE, watched)
             handlers.append(self._element(element.on_failure, failed, around))
         if element.finally_ is not None:
             inputs = [Input(output, 0, lenient=True)]
@@ -206,17 +213,21 @@ class Plan:
         node = self._node(call.label, after, around)
         own_args, own_kwargs, found = taken_out(call.args, call.kwargs)
         placed = [self._placed(call, node, around, *one) for one in found]
-        self.rows.add(call.task, node, own_args, own_kwargs, placed)
+        try:
+            self.rows.add(call.task, node, own_args, own_kwargs, placed)
+        except InvalidArguments as error:
+            if placed or node.barrier is None or "missing" not in str(error):
+                raise
+            raise InvalidArguments(
+                f"{error}. In a workflow results are not passed by themselves: write "
+                f"{call.label}.with_args(previous)."
+            ) from None
         return node
 
     def _node(self, name: str, after: Output | None, around: _Surroundings) -> PlannedNode:
         self._room -= 1
         if self._room < 0:
-            most = self.backend.conf.max_workflow_size
-            raise WorkflowTooLarge(
-                f"A workflow has at most {most:,} tasks (OPTIONS['MAX_WORKFLOW_SIZE']). Give each "
-                "task more to do, as map_chunks() does, or let tasks enqueue others."
-            )
+            raise too_large(self.backend.conf.max_workflow_size)
         node = PlannedNode(
             new_id(),
             next(self._numbers),
@@ -250,8 +261,10 @@ class Plan:
                 raise InvalidWorkflow(
                     f"{where} is the result of {given.step.name!r}, a step of another graph."
                 )
-            source = f"{'b' if isinstance(output, PlannedBarrier) else 't'}:{output.id}"
-            return [path, source, list(given.keys)]
+            # By a barrier: another task may take this one's place while it runs.
+            barrier = self._behind_of(output)
+            assert barrier is not None
+            return [path, f"b:{barrier.id}", list(given.keys)]
         if node.barrier is None or not node.barrier.has_value:
             raise InvalidWorkflow(
                 f"{where} is {given!r}, but nothing runs before it whose result that could be."
@@ -274,6 +287,13 @@ class Plan:
             task = task.using(concurrency=(f"map_chunks {new_id()}", chunks.width))
         within = around.within(may_fail=around.may_fail or chunks.allow_failures)
         outputs: list[Output] = []
+        if iter(chunks.items) is chunks.items:
+            if chunks.used:
+                raise InvalidWorkflow(
+                    "The items of map_chunks() are a generator that was gone through before. Pass "
+                    "a list or a queryset, or make the flow anew."
+                )
+            chunks.used.append(True)
         for chunk in _in_lists(_all_of(chunks.items), chunks.size):
             # One by one through the same checks; the spool keeps them from memory.
             call = Call(task, (chunk, *chunks.args), chunks.kwargs)
@@ -356,6 +376,14 @@ class Plan:
         """Return the barrier behind which the workflow is over."""
         inputs = [Input(of, None, lenient=True) for of in (self.output, *self.loose)]
         return self._barrier(Condition.END, Shape.LIST, inputs)
+
+
+def too_large(most: int) -> WorkflowTooLarge:
+    """Return the error about a workflow of more than most tasks."""
+    return WorkflowTooLarge(
+        f"A workflow has at most {most:,} tasks (OPTIONS['MAX_WORKFLOW_SIZE']). Give each task "
+        "more to do, as map_chunks() does with a larger size, or let tasks enqueue others."
+    )
 
 
 def steps_in(element: Element, within: tuple[Graph, ...] = ()) -> Iterator[Step]:

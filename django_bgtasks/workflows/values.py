@@ -87,12 +87,14 @@ def fill(
     kwargs: dict[str, Any],
     *,
     what: str,
+    is_secret: bool = False,
 ) -> None:
     """
     Put the results of parents where a task's arguments have a place for them.
 
     place is what a row's options have under "workflow". Raise
-    PreviousNotUsable, which names what, where there is no such result.
+    PreviousNotUsable, which names what, where there is no such result, and,
+    unless that is_secret, what there is instead.
     """
     placed = place["previous"]
     barriers: dict[str, UUID] = {}
@@ -113,7 +115,7 @@ def fill(
             value: Any = failures(alias, place["id"], UUID(place["barrier"]))
         else:
             value = values[source]
-        put(args, kwargs, path, looked_up(value, keys, what))
+        put(args, kwargs, path, looked_up(value, keys, what, is_secret=is_secret))
 
 
 def value_of(alias: str, conf: Any, source: UUID, *, is_barrier: bool, what: str) -> Any:
@@ -142,7 +144,7 @@ def read(alias: str, conf: Any, ids: Iterable[UUID], *, what: str) -> dict[UUID,
             if text is None:
                 found[pk] = None
                 continue
-            size += len(text)
+            size += len(text.encode())
             if limit is not None and size > limit:
                 raise PreviousNotUsable(
                     f"{what}: the results of its {len(wanted):,} parents take more than "

@@ -1,5 +1,7 @@
 """Tasks that workflows under test are made of."""
 
+from django.db import OperationalError
+
 from django_bgtasks import chain, group, previous, task
 from tests.models import Effect
 
@@ -101,6 +103,39 @@ def adds_and_fails_first(context):
 @task(takes_context=True)
 def adds_nonsense(context):
     context.workflow.add(add.with_args(previous["x"], object()))
+
+
+@task(takes_context=True)
+def grows(context, *names):
+    """Lead on to the tasks of these names."""
+    for name in names:
+        context.workflow.add(globals()[name])
+
+
+@task(takes_context=True)
+def adds_and_continues(context):
+    context.workflow.add(note.with_args(previous))
+    context.workflow.continue_with(give.with_args("replacement"))
+    return "own"
+
+
+@task(takes_context=True)
+def continues_twice(context):
+    context.workflow.continue_with(give)
+    context.workflow.continue_with(give)
+
+
+@task(takes_context=True, atomic=True)
+def adds_in_its_transaction(context):
+    context.workflow.add(note.with_args("added"))
+    script.setdefault("calls", []).append(1)
+    if len(script["calls"]) == 1:
+        raise OperationalError("database is locked")
+
+
+@task(takes_context=True)
+async def adds_async(context):
+    context.workflow.add(note.with_args("added"))
 
 
 @task(takes_context=True)

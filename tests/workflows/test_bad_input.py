@@ -179,7 +179,7 @@ ENQUEUED = {
         lambda: group(tasks.give.with_args(n) for n in range(2001)),
         WorkflowTooLarge,
         "A workflow has at most 2,000 tasks (OPTIONS['MAX_WORKFLOW_SIZE']). Give each task more "
-        "to do, as map_chunks() does, or let tasks enqueue others.",
+        "to do, as map_chunks() does with a larger size, or let tasks enqueue others.",
     ),
     "endless generator": (
         lambda: map_chunks(tasks.count_chunk, generator_that_is_too_long(), size=10),

@@ -157,7 +157,8 @@ def test_retry_of_a_skipped_task_says_what_to_retry(driver):
         diamond.workflow.result("d").retry()
     short = diamond.ids["a"][-8:]
     assert str(raised.value) == (
-        f"play ({diamond.ids['d']}) waits in its workflow: a {short} failed. Retry that one."
+        f"play ({diamond.ids['d']}) was skipped in its workflow, because a {short} failed. Retry "
+        "that one, or the workflow."
     )
 
 

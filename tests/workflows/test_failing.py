@@ -119,8 +119,9 @@ def test_finally_runs_although_the_workflow_is_cancelled_and_can_be_cancelled_to
     assert Effect.objects.filter(name="cleaned").count() == 1
 
     workflow = flow.enqueue()
-    workflow.cancel(by="ada")
-    assert workflow.cancel(by="ada")
+    assert not workflow.cancel(by="ada")
+    assert not workflow.cancel(by="ada")
+    assert workflow.cancel(by="ada", finally_too=True)
     assert workflow.state == "CANCELLED"
     assert Effect.objects.filter(name="cleaned").count() == 1
 

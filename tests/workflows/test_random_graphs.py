@@ -114,7 +114,7 @@ class Drawn:
             element,
             after=[self.steps[parent][0] for parent in parents],
             allow_failures=lenient and bool(parents),
-            name=f"s{len(self.steps)}",
+            name="" if kind == "call" else f"s{len(self.steps)}",
         )
         self.steps.append((step, ends, every, parents))
 
