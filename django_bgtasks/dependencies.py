@@ -359,10 +359,15 @@ def outcome(alias: str, workflow: UUID) -> WorkflowStatus:
 
 @dataclass(slots=True)
 class Reopening:
-    """Tasks that run again: at once, or when others have ended; and why others can't."""
+    """
+    Tasks that run again: at once, or when others have ended; and why others can't.
+
+    handlers are of on_failure= and finally_=, have run, and wait to run once more.
+    """
 
     ready: list[UUID] = field(default_factory=list)
     waiting: list[UUID] = field(default_factory=list)
+    handlers: list[UUID] = field(default_factory=list)
     refused: dict[UUID, str] = field(default_factory=dict)
 
 
@@ -370,8 +375,9 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
     """
     Count failed and cancelled members as not final any more, in the caller's transaction.
 
-    What was skipped because of them waits again. A task that was skipped itself
-    runs again with what it waited for, and not before.
+    What was skipped because of them waits again, and so do the tasks of
+    on_failure= and finally_= that have run. A task that was skipped itself runs
+    again with what it waited for, and not before.
     """
     nodes = Node.objects.using(alias).filter(pk__in=list(ids))
     asked = {node.pk: node for node in nodes}
@@ -382,10 +388,11 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
     locked = lock(alias, workflows)
     graph = _Graph(alias, workflows)
     wanted = {pk for pk, node in asked.items() if not node.skipped}
+    handlers = _handlers_that_ran(alias, graph, locked.values())
     done = Reopening()
     while True:
         states = {state.id: _copy(state) for state in locked.values()}
-        revived = _rise(graph, states, wanted)
+        revived, again = _rise(graph, states, wanted, handlers)
         stuck: dict[UUID, str] = {}
         for pk in wanted:
             barrier = states.get(graph.own.get(pk))  # type: ignore[arg-type]
@@ -405,6 +412,7 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
         waits = barrier is not None and barrier.missing > 0
         (done.waiting if waits else done.ready).append(pk)
     done.waiting += sorted(revived)
+    done.handlers = sorted(again)
     if not wanted:
         return done
 
@@ -414,8 +422,8 @@ def reopen(alias: str, ids: Sequence[UUID]) -> Reopening:
     for pk in sorted(wanted):
         # What comes behind it may run, or have run, in spite of it; the workflow waits for it.
         _join_the_end(alias, asked[pk].workflow_id, pk)
-    again = {asked[pk].workflow_id for pk in wanted}
-    Workflow.objects.using(alias).filter(pk__in=again).update(
+    open_again = {asked[pk].workflow_id for pk in wanted}
+    Workflow.objects.using(alias).filter(pk__in=open_again).update(
         status=WorkflowStatus.RUNNING, finished_at=None, reason=""
     )
     return done
@@ -425,22 +433,52 @@ def _copy(state: _State) -> _State:
     return _State(state.id, state.condition, state.missing, state.failed, state.cause, state.before)
 
 
-def _rise(graph: _Graph, states: Mapping[UUID, _State], tasks: Iterable[UUID]) -> set[UUID]:
-    """Uncount failed tasks; return the skipped ones that wait again."""
+_HANDLING = (Condition.FAILURE, Condition.FINISHED)
+
+
+def _handlers_that_ran(
+    alias: str, graph: _Graph, states: Iterable[_State]
+) -> dict[UUID, str | None]:
+    """Return the tasks of on_failure= and finally_= that have run, and how they ended."""
+    ended: dict[UUID, str | None] = {}
+    barriers = graph.reachable(state.id for state in states if state.condition in _HANDLING)
+    for some in chunks(task for barrier in barriers for task in graph.behind[barrier]):
+        rows = FinishedTask.objects.using(alias).filter(
+            pk__in=some, status__in=(FinalStatus.SUCCESSFUL, FinalStatus.FAILED)
+        )
+        for pk, status in rows.values_list("pk", "status"):
+            ended[pk] = None if status == FinalStatus.SUCCESSFUL else ""
+    return ended
+
+
+def _rise(
+    graph: _Graph,
+    states: Mapping[UUID, _State],
+    tasks: Iterable[UUID],
+    handlers: Mapping[UUID, str | None],
+) -> tuple[set[UUID], set[UUID]]:
+    """Uncount failed tasks; return the skipped ones that wait again, and the handlers that do."""
     revived: set[UUID] = set()
-    # Any cause: what is uncounted was counted as failed.
-    ahead: list[tuple[UUID, str | None]] = [(task, "") for task in sorted(tasks)]
+    again: set[UUID] = set()
+    # Any cause: what is uncounted was counted as failed. With each, whether it is a handler's.
+    ahead: list[tuple[UUID, str | None, bool]] = [(task, "", False) for task in sorted(tasks)]
+    asked = set(tasks)
     while ahead:
-        source, cause = ahead.pop()
+        source, cause, handles = ahead.pop()
         for target, lenient in graph.targets[source]:
             state = states[target]
             was_complete, why = state.missing == 0, state.why
             state.discount(cause, lenient=lenient)
             if not was_complete or state.condition == Condition.END:
                 continue
-            ahead.append((target, why))
+            handling = handles or state.condition in _HANDLING
+            ahead.append((target, why, handling))
             if why is not None:
                 back = [t for t in graph.behind[target] if t in graph.skipped - revived]
                 revived.update(back)
-                ahead += [(task, "") for task in back]
-    return revived
+                ahead += [(task, "", handling) for task in back]
+            elif handling:
+                back = [t for t in graph.behind[target] if t in handlers and t not in again | asked]
+                again.update(back)
+                ahead += [(task, handlers[task], True) for task in back]
+    return revived, again

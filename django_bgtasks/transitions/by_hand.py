@@ -15,6 +15,7 @@ from ..models.cancellation import Cancellation
 from ..models.finished import FinishedTask
 from ..models.limit import LimitWait
 from ..models.queued import QueuedTask
+from ..models.step import Step
 from ..states import FinalStatus, LiveStatus
 from .ending import follow
 
@@ -126,16 +127,24 @@ def _retry(alias: str, ids: Sequence[str], reason: str) -> list[str]:
     final = FinishedTask.objects.using(alias).filter(pk__in=free, status__in=_RETRYABLE)
     members = dependencies.workflows_of(alias, final.values_list("pk", flat=True))
     waiting: list[str] = []
+    handlers: list[str] = []
     for workflow in sorted(set(members.values())):
         asked = [pk for pk, its in members.items() if its == workflow]
         again = _reopen(alias, asked)
         refused = {str(pk) for pk in (asked if again is None else again.refused)}
         back = [] if again is None else [str(pk) for pk in again.waiting]
+        if again is not None:
+            handlers += [str(pk) for pk in again.handlers]
         free = [pk for pk in free if pk not in refused]
         free += sorted(set(back) - set(free))
         waiting += back
     moved = operations.move_back(free, statuses=_RETRYABLE, reason=reason)
-    for some in dependencies.chunks(waiting):
+    if handlers:
+        moved += operations.move_back(handlers, statuses=FinalStatus.values, reason=reason)
+        # They run once more, and not on with what an attempt has left.
+        for some in dependencies.chunks(handlers):
+            Step.objects.using(alias).filter(task_id__in=some).delete()
+    for some in dependencies.chunks([*waiting, *handlers]):
         QueuedTask.objects.using(alias).filter(pk__in=some).update(status=LiveStatus.WAITING)
     # What was asked of the run that has ended is not asked of the next one; nor has a
     # task that somebody wants to run now expired.
@@ -159,7 +168,7 @@ def _reopen(alias: str, ids: Sequence[UUID]) -> dependencies.Reopening | None:
     """Reopen members of one workflow; None where another task has a key that one needs then."""
     with transaction.atomic(using=alias):
         again = dependencies.reopen(alias, ids)
-        revived = set(again.waiting) - set(ids)
+        revived = {*again.waiting, *again.handlers} - set(ids)
         for some in dependencies.chunks(revived):
             rows = FinishedTask.objects.using(alias).filter(pk__in=some, options__isnull=False)
             if not all(uniqueness.may_return(alias, row) for row in rows):

@@ -126,6 +126,33 @@ def test_finally_runs_although_the_workflow_is_cancelled_and_can_be_cancelled_to
     assert Effect.objects.filter(name="cleaned").count() == 1
 
 
+def test_handlers_run_again_after_a_retry(driver):
+    flow = chain(
+        tasks.fail_once.with_args("repaired"),
+        on_failure=chain(
+            tasks.note.with_args("told"), tasks.show.with_args(previous).named("after")
+        ),
+        finally_=tasks.note.with_args("cleaned"),
+    )
+    workflow = flow.enqueue()
+    driver.drain()
+    workflow.retry()
+    assert [r.state for r in workflow.results] == ["READY", *["WAITING"] * 3]
+    driver.drain()
+    workflow.refresh()
+    assert workflow.state == "FAILED"
+    counts = [Effect.objects.filter(name=name).count() for name in ("told", "cleaned")]
+    assert counts == [2, 2]
+    Effect.objects.create(name="repaired")
+    workflow.retry()
+    driver.drain()
+    workflow.refresh()
+    assert workflow.state == "SUCCESSFUL"
+    counts = [Effect.objects.filter(name=name).count() for name in ("told", "cleaned")]
+    assert counts == [2, 3]
+    assert workflow.result("after").reason == "Skipped: nothing failed."
+
+
 def test_step_that_allows_failures_runs_after_a_failure(driver):
     flow = graph()
     bad = flow.add(tasks.fail)
