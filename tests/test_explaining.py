@@ -82,7 +82,7 @@ def test_unknown_task(worker):
 def test_not_due_yet_and_overdue():
     result = tasks.nothing.using(delay=3 * 3600 + 60).enqueue()
     assert why(result) == "It is due in 3 h."
-    QueuedTask.objects.update(due_at=timezone.now() - timedelta(minutes=5))
+    QueuedTask.objects.update(due_at=timezone.now() - timedelta(seconds=302))
     assert why(result) == (
         "It was due 5 min ago, and no worker has looked since. Is one running, without "
         "--no-maintenance?"
