@@ -127,6 +127,8 @@ class Cron:
         if previous is None:
             return None
         due = previous.replace(tzinfo=UTC) - offset
+        if not self.is_wild and first_instant(previous, zone) != due:
+            return None  # The second pass of a time that came twice.
         return due if moment - due < _AROUND else None
 
     def _fixed_after(self, moment: datetime, zone: tzinfo) -> datetime | None:

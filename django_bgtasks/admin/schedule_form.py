@@ -98,6 +98,8 @@ class ScheduleForm(forms.ModelForm):
 
     def clean_args(self) -> Any:
         args = self.cleaned_data["args"]
+        if args is None:
+            return []
         stored = self.instance.args if self.instance.pk else []
         if isinstance(args, list) and isinstance(stored, list):
             # What was masked and left alone stays as it is.
@@ -109,6 +111,8 @@ class ScheduleForm(forms.ModelForm):
 
     def clean_kwargs(self) -> Any:
         kwargs = self.cleaned_data["kwargs"]
+        if kwargs is None:
+            return {}
         stored = payload.mapping(self.instance.kwargs) if self.instance.pk else {}
         if isinstance(kwargs, dict):
             return {

@@ -141,34 +141,35 @@ class Schedule(models.Model):
         using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
             only = kwargs.get("update_fields")
-            if self.pk is not None:
-                self._keep_what_workers_wrote(using, only or ())
-            if self._plan_key() != getattr(self, "_planned", None):
+            if self._keep_what_others_wrote(using, only):
                 self.plan(timezone.now())
                 if only is not None:
                     written = {"next_due_at", "look_at", "errors", "error"}
                     kwargs["update_fields"] = {*only, *written}
             super().save(**kwargs)
-        self._planned = self._plan_key()
 
-    def _keep_what_workers_wrote(self, using: str, only: Iterable[str]) -> None:
-        """Take over what a worker wrote since this was read, and keep it from writing more."""
+    def _keep_what_others_wrote(self, using: str, only: Iterable[str] | None) -> bool:
+        """
+        Take over what was written since this was read, and keep workers from writing more.
+
+        Say whether what is about to be saved needs a new plan: compared with the
+        row as it is now, and not as it was read.
+        """
+        if self.pk is None:
+            return True
         rows = type(self)._default_manager.using(using).select_for_update()
-        names = [name for name in self.WRITTEN_BY_WORKERS if name not in only]
-        fresh = rows.filter(pk=self.pk).values(*names).first()
-        for name, value in (fresh or {}).items():
-            setattr(self, name, value)
-
-    @classmethod
-    def from_db(cls, *args: Any, **kwargs: Any) -> Schedule:
-        made = super().from_db(*args, **kwargs)
-        made._planned = made._plan_key()
-        return made
-
-    def _plan_key(self) -> tuple[Any, ...] | None:
-        if self.get_deferred_fields():
-            return None
-        return tuple(getattr(self, name) for name in self.PLANNED_BY)
+        fresh = rows.filter(pk=self.pk).values(*self.WRITTEN_BY_WORKERS, *self.PLANNED_BY).first()
+        if fresh is None:
+            return True
+        unread = self.get_deferred_fields()
+        changed = False
+        for name, value in fresh.items():
+            is_saved = name not in unread and (only is None or name in only)
+            if name in self.PLANNED_BY and is_saved:
+                changed = changed or getattr(self, name) != value
+            elif not is_saved or only is None:
+                setattr(self, name, value)
+        return changed
 
     # Time
 

@@ -156,7 +156,9 @@ def from_settings(alias: str, number: int, given: Mapping[str, Any]) -> Declarat
     if lacking:
         raise InvalidSchedule(where, {key: f"{key!r} is missing." for key in lacking})
     name = item.pop("name", None) or item["task"]
-    item.setdefault("backend", alias)
+    if item.setdefault("backend", alias) != alias:
+        problem = f"It belongs to TASKS[{alias!r}]: write it into TASKS[{item['backend']!r}]."
+        raise InvalidSchedule(where, {"backend": problem})
     try:
         specification = Specification.of(name=name, **item).checked()
     except InvalidSchedule as error:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, transaction
+from django.db.models import Q
 
 from .. import transitions
 from ..batch import Batch
@@ -26,7 +27,7 @@ from ..compat import InvalidTaskBackend, task_backends
 from ..db import FailureKind, classify, operations_for
 from ..exceptions import DuplicateTask, UnknownTask
 from ..models.queued import QueuedTask
-from ..models.schedule import Missed, Overlap, RunStatus, Schedule, ScheduleRun
+from ..models.schedule import Missed, Overlap, RunKind, RunStatus, Schedule, ScheduleRun
 from ..states import LiveStatus
 from ..timetables import TimetableError, zone_of
 from .sync import specification_of
@@ -131,12 +132,13 @@ class Scheduler:
 
         def unit() -> None:
             with operations_for(self._alias).write():
-                for row in self._rows().select_for_update().filter(next_due_at__gt=now):
+                ahead = Q(next_due_at__gt=now) | Q(look_at__gt=now)
+                for row in self._rows().select_for_update().filter(ahead):
                     try:
-                        due = row.next_after(now)
+                        due = row.next_due_at and row.next_after(now)
                     except TimetableError:
                         continue  # When it is due, that is written down.
-                    look = row.look_at if row.holds else due
+                    look = now if row.holds else due
                     Schedule.objects.using(self._alias).filter(pk=row.pk).update(
                         next_due_at=due, look_at=look
                     )
@@ -187,7 +189,7 @@ def note_error(
     changes: dict[str, Any] = {"errors": tries, "error": text[:2000], "look_at": again}
     if disabled:
         logger.error("Schedule %r is disabled: it could not be fired %d times.", row.name, tries)
-        changes |= {"enabled": False, "look_at": None}
+        changes |= {"enabled": False, "look_at": None, "next_due_at": None}
     Schedule.objects.using(alias).filter(pk=row.pk).update(**changes)
 
 
@@ -207,8 +209,10 @@ class Turn:
         row = self.row
         if row.holds:
             self._begin_held()
-        if row.next_due_at is not None and row.next_due_at <= self.now:
+        if row.enabled and row.next_due_at is not None and row.next_due_at <= self.now:
             self._fire_due()
+        if row.is_exhausted:
+            row.next_due_at = None
         row.look_at = row.next_due_at
         if row.holds:
             soon = self.now + timedelta(seconds=HOLD_POLL)
@@ -225,13 +229,14 @@ class Turn:
         row = self.row
         dues = self._dues()
         self._deal_with_missed(dues)
+        last = dues.last_missed
         for due in dues.fresh:
             if row.is_exhausted:
                 break
             stands_for = dues.missed if row.missed == Missed.ONCE else 0
             self._deal_with(due, missed=stands_for)
             dues.missed = 0
-        last = dues.fresh[-1] if dues.fresh else dues.last_missed
+            last = due
         if last is not None:
             row.last_due_at = last if row.last_due_at is None else max(last, row.last_due_at)
         row.next_due_at = (
@@ -288,7 +293,8 @@ class Turn:
             times.append(due)
             due = row.timetable.before(due - _TICK, zone)
         if (rest := dues.missed - len(times)) > 0 and due is not None:
-            reason = f"{_times(rest)} missed beyond the {MOST_MADE_UP} that are made up for."
+            counted = MOST_COUNTED if dues.missed >= MOST_COUNTED else rest
+            reason = f"{_times(counted)} missed beyond the {MOST_MADE_UP} that are made up for."
             self._record(due, RunStatus.MISSED, missed=rest - 1, reason=reason)
         for due in reversed(times):
             if row.is_exhausted:
@@ -298,6 +304,9 @@ class Turn:
     def _deal_with(self, due: datetime, *, missed: int = 0, catching_up: bool = False) -> None:
         """Fire a due time, or do what overlap says if an earlier task has not ended."""
         row = self.row
+        dealt_with = ScheduleRun.objects.using(self.alias).filter(schedule_id=row.pk, due_at=due)
+        if dealt_with.exclude(status=RunStatus.MISSED).exists():
+            return  # The clock was set back: nothing is fired, or cancelled, once more.
         if row.expires is not None and due + timedelta(seconds=row.expires) <= self.now:
             reason = f"It expired: nobody fired it within {row.expires:g} s."
             self._record(due, RunStatus.MISSED, missed=missed, reason=reason)
@@ -337,10 +346,13 @@ class Turn:
         result = batch.results[0]
         if not self._record(due, RunStatus.FIRED, missed=missed, task_id=result.id):
             return
-        self._write(batch, due)
+        self._write(batch, due, RunKind.PLAN)
 
-    def _batch(self, task: Any, due: datetime, missed: int) -> Batch:
+    def _batch(self, task: Any, due: datetime, missed: int, *, expires: bool = True) -> Batch:
         row = self.row
+        origin = origin_of(row, due, missed)
+        if not expires:
+            origin.pop("expires_at", None)
         starts = start_of(row, due)
         if starts > self.now:
             task = task.using(run_after=starts)
@@ -350,13 +362,12 @@ class Turn:
             alias=row.backend,
             database=self.alias,
             conf=backend_of(row).conf,
-            origin=origin_of(row, due, missed),
+            origin=origin,
         )
 
-    def _write(self, batch: Batch, due: datetime) -> None:
-        """Insert the task of a run; a unique key may give it away."""
+    def _write(self, batch: Batch, due: datetime, kind: str) -> None:
+        """Insert the task of a run; a unique key may give it away, and it doesn't count then."""
         runs = ScheduleRun.objects.using(self.alias).filter(schedule_id=self.row.pk, due_at=due)
-        self.row.runs += 1
         try:
             with transaction.atomic(using=self.alias):
                 batch.write()
@@ -368,6 +379,8 @@ class Turn:
             reason = f"Task {result.id} has its unique key."
             runs.update(status=RunStatus.SKIPPED, task_id=result.id, reason=reason)
             return
+        if kind == RunKind.PLAN:
+            self.row.runs += 1
         self.ids.append(result.id)
         if not batch.later:
             self.queues.add(batch.task.queue_name)
@@ -410,13 +423,24 @@ class Turn:
             return
         run = held[0]
         mine = runs.filter(pk=run.pk)
-        if row.expires is not None and run.due_at + timedelta(seconds=row.expires) <= self.now:
+        # What is made up for on purpose doesn't expire, nor count.
+        is_plan = run.kind == RunKind.PLAN
+        if is_plan and row.is_exhausted:
+            mine.update(status=RunStatus.SKIPPED, reason="It has run as often as it may.")
+            return
+        if (
+            is_plan
+            and row.expires is not None
+            and run.due_at + timedelta(seconds=row.expires) <= self.now
+        ):
             mine.update(status=RunStatus.SKIPPED, reason="It expired while it waited.")
             return
-        batch = self._batch(specification_of(row).task_object(), run.due_at, run.missed)
+        batch = self._batch(
+            specification_of(row).task_object(), run.due_at, run.missed, expires=is_plan
+        )
         task_id = batch.results[0].id
         mine.update(status=RunStatus.FIRED, fired_at=self.now, task_id=task_id)
-        self._write(batch, run.due_at)
+        self._write(batch, run.due_at, run.kind)
 
 
 def backend_of(row: Schedule) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arguments import normalise
 from ..db import operations_for
 from ..models.schedule import Schedule, Source
 from ..timetables import TimetableError
@@ -39,8 +39,8 @@ def columns_of(specification: Specification) -> dict[str, Any]:
         "task_path": specification.task,
         "backend": specification.backend,
         # As JSON gives them back: else a tuple would look like a change at each start.
-        "args": json.loads(json.dumps(list(specification.args))),
-        "kwargs": json.loads(json.dumps(dict(specification.kwargs))),
+        "args": normalise(list(specification.args)),
+        "kwargs": normalise(dict(specification.kwargs)),
         "queue_name": specification.queue_name or "",
         "priority": specification.priority,
         "expression": specification.when,

@@ -180,7 +180,8 @@ def forget_runs(alias: str) -> None:
     """Delete old runs of schedules, a batch at a time, but the latest of each."""
     runs = ScheduleRun.objects.using(alias)
     before = timezone.now() - timedelta(seconds=RUN_RETENTION)
-    old = runs.filter(due_at__lt=before, schedule__last_due_at__gt=F("due_at"))
+    # By when it was fired, too: a backfill of last year is not old.
+    old = runs.filter(due_at__lt=before, fired_at__lt=before, schedule__last_due_at__gt=F("due_at"))
     old = old.exclude(status=RunStatus.HELD)
     ids = list(old.order_by("due_at").values_list("pk", flat=True)[:PRUNE_ROUND])
     for start in range(0, len(ids), BATCH):

@@ -361,3 +361,11 @@ def test_without_the_payload_permission_nobody_changes_arguments(client_with):
     assert 'name="args"' not in content
     assert client.post(page("schedule", row.pk), GOOD).status_code == 403
     assert "You may not see arguments." in plain(text(client.get(page("schedule", row.pk, "run"))))
+
+
+@pytest.mark.parametrize("change", [{"args": ""}, {"kwargs": ""}, {"args": "null"}])
+def test_arguments_that_are_emptied_are_none(editor, change):
+    form = {**GOOD, "task_path": nothing.module_path, "args": "[]", "kwargs": "{}", **change}
+    assert editor.post(add_page(), form).status_code == 302
+    row = Schedule.objects.get()
+    assert (row.args, row.kwargs) == ([], {})

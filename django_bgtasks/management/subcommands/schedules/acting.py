@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_bgtasks import queues
 from django_bgtasks.backend import DatabaseBackend
-from django_bgtasks.exceptions import InvalidSchedule
+from django_bgtasks.exceptions import DuplicateTask, InvalidSchedule
 from django_bgtasks.management.commands.runworker import CONFIGURATION, our_backend
 from django_bgtasks.models import Schedule
 from django_bgtasks.observability.logs import safe
@@ -82,7 +82,10 @@ def _changes(changes: Changes, prefix: str) -> Iterator[str]:
 def run_now(command: BaseCommand, options: dict[str, Any]) -> None:
     row, alias = find(options)
     _check_work(row)
-    result = by_hand.run_now(row, by=operator(), alias=alias)
+    try:
+        result = by_hand.run_now(row, by=operator(), alias=alias)
+    except DuplicateTask as error:
+        raise CommandError(safe(f"Schedule {row.name!r}: {error}"), returncode=1) from None
     if options["json"]:
         print_json(command, {"name": row.name, "task_id": str(result.id)})
         return
@@ -146,6 +149,9 @@ def backfill(command: BaseCommand, options: dict[str, Any]) -> None:
             return by_hand.backfill(row, start, end, by=operator(), dry_run=dry_run, alias=alias)
         except (by_hand.NotPossible, TimetableError) as error:
             raise CommandError(safe(error), returncode=CONFIGURATION) from None
+        except DuplicateTask as error:
+            text = f"Schedule {row.name!r}: {error} Nothing was backfilled."
+            raise CommandError(safe(text), returncode=1) from None
 
     found = backfill(dry_run=True)
     if not options["dry_run"]:
