@@ -108,10 +108,22 @@ class Interval(Timetable):
         return self.anchor + (moment - self.anchor) // self.every * self.every
 
 
+#: Years in which every zone's clock can be computed with.
+YEARS = range(1970, 9000)
+OUT_OF_REACH = f"A time lies between the years {YEARS[0]} and {YEARS[-1]}"
+
+
+def is_within_reach(moment: datetime) -> bool:
+    """Say whether schedules can compute with a time."""
+    return moment.year in YEARS
+
+
 class Once(Timetable):
     """One time: of a zone's clock if it is naive, else an instant."""
 
     def __init__(self, at: datetime) -> None:
+        if not is_within_reach(at):
+            raise TimetableError(f"{OUT_OF_REACH}, not {at.isoformat(' ', 'minutes')}.")
         self.at = at
         self.is_local = at.tzinfo is None
         if at.tzinfo is not None:

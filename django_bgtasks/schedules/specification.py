@@ -21,7 +21,15 @@ from ..compat import DEFAULT_TASK_BACKEND_ALIAS, InvalidTask, InvalidTaskBackend
 from ..conf import Options, suggestion
 from ..definition import DatabaseTask
 from ..exceptions import InvalidArguments, InvalidSchedule, UnknownTask
-from ..timetables import Once, Timetable, TimetableError, read, zone_of
+from ..timetables import (
+    OUT_OF_REACH,
+    Once,
+    Timetable,
+    TimetableError,
+    is_within_reach,
+    read,
+    zone_of,
+)
 
 MISSED = ("skip", "once", "all")
 OVERLAP = ("allow", "skip", "queue", "cancel")
@@ -158,10 +166,16 @@ class Specification:
         for name, moment in (("start", self.start), ("end", self.end)):
             if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
                 found[name] = f"{name} must be an aware datetime, not {moment!r}."
+            elif moment is not None and not is_within_reach(moment):
+                found[name] = f"{OUT_OF_REACH}, not {_shown(moment)}."
         try:
             zone_of(self.tz)
         except TimetableError as error:
             found["tz"] = str(error)
+        except TypeError:
+            found["tz"] = f"tz must be the name of a time zone, not {self.tz!r}."
+        if found:
+            return found
         try:
             timetable = self.timetable
         except TimetableError as error:
@@ -186,6 +200,8 @@ class Specification:
 
     def _work(self, task: Any) -> dict[str, str]:
         """Check what is to be run."""
+        if not isinstance(self.backend, str):
+            return {"backend": f"backend must be a key of TASKS, not {self.backend!r}."}
         try:
             backend: Any = task_backends[self.backend]
         except InvalidTaskBackend as error:

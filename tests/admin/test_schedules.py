@@ -369,3 +369,19 @@ def test_arguments_that_are_emptied_are_none(editor, change):
     assert editor.post(add_page(), form).status_code == 302
     row = Schedule.objects.get()
     assert (row.args, row.kwargs) == ([], {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"end_at_0": "9999-12-31", "end_at_1": "23:59:59"},
+        {"end_at_0": "0001-01-01", "end_at_1": "00:00"},
+        {"expression": "at 9999-12-31 23:59", "time_zone": "America/New_York"},
+    ],
+)
+def test_dates_at_the_ends_of_the_calendar_are_refused(editor, change):
+    form = {**GOOD, "task_path": nothing.module_path, "args": "[]", "kwargs": "{}", **change}
+    response = editor.post(add_page(), form)
+    # With the form and what is wrong, and not with an error of the server.
+    assert response.status_code == 200
+    assert 'class="errorlist' in response.content.decode()

@@ -179,3 +179,22 @@ def test_item_of_another_backend_is_refused():
     item = {"task": tasks.nothing.module_path, "when": "@daily", "backend": "low"}
     with pytest.raises(InvalidSchedule, match="It belongs to TASKS"):
         declarations.from_settings("default", 0, item)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"when": "every 2 hours", "start": "2026-01-01"}, "start"),
+        ({"end": datetime.max.replace(tzinfo=UTC)}, "end"),
+        ({"end": datetime(1, 1, 1, tzinfo=UTC)}, "end"),
+        ({"start": datetime(9995, 12, 31, tzinfo=UTC)}, "start"),
+        ({"when": "at 9999-12-31 23:59"}, "when"),
+        ({"when": "at 0001-01-01 00:00+14:00"}, "when"),
+        ({"tz": []}, "tz"),
+    ],
+)
+def test_what_no_clock_can_be_computed_with_is_refused_in_words(changes, field):
+    item = {"task": tasks.nothing.module_path, "when": "*/5 * * * *", **changes}
+    with pytest.raises(InvalidSchedule) as raised:
+        declarations.from_settings("default", 0, item)
+    assert field in raised.value.problems
