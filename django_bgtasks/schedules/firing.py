@@ -167,7 +167,10 @@ class Scheduler:
                 turn.take()
         except UnknownTask as error:
             self._unknown[row.pk] = time.monotonic() + UNKNOWN_PAUSE
-            note_error(self._alias, row, error, now, again=row.look_at)
+            # Ten workers of the old version may look within a second of its first due time.
+            due = row.next_due_at
+            is_late = due is None or (now - due).total_seconds() > TRIES * UNKNOWN_PAUSE
+            note_error(self._alias, row, error, now, again=row.look_at, may_disable=is_late)
         except Exception as error:
             if isinstance(error, DatabaseError) and classify(error) is FailureKind.TRANSIENT:
                 raise  # Not the schedule's fault; the others of this batch are tried again, too.
@@ -179,11 +182,17 @@ class Scheduler:
 
 
 def note_error(
-    alias: str, row: Schedule, error: Exception, now: datetime, *, again: datetime | None
+    alias: str,
+    row: Schedule,
+    error: Exception,
+    now: datetime,
+    *,
+    again: datetime | None,
+    may_disable: bool = True,
 ) -> None:
     """Keep why a schedule could not be fired; disable it after TRIES of that."""
     tries = row.errors + 1
-    disabled = tries >= TRIES
+    disabled = tries >= TRIES and may_disable
     text = f"{error}" or repr(error)
     logger.error("Schedule %r could not be fired (%d of %d): %s", row.name, tries, TRIES, text)
     changes: dict[str, Any] = {"errors": tries, "error": text[:2000], "look_at": again}

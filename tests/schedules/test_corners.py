@@ -148,7 +148,7 @@ def test_held_run_is_looked_at_after_the_clock_went_back(add_schedule, fire, clo
 
 def test_schedule_that_errors_disabled_fires_no_plan_with_a_backfill(add_schedule, fire, clock):
     add_schedule(overlap="skip")
-    clock.forward(minutes=31)
+    clock.forward(minutes=59)
     Schedule.objects.update(errors=TRIES - 1, task_path="tests.tasks.gone")
     fire()
     Schedule.objects.update(task_path=tasks.nothing.module_path)
@@ -198,3 +198,14 @@ def test_what_no_clock_can_be_computed_with_is_refused_in_words(changes, field):
     with pytest.raises(InvalidSchedule) as raised:
         declarations.from_settings("default", 0, item)
     assert field in raised.value.problems
+
+
+def test_ten_workers_of_an_old_version_disable_no_new_schedule(add_schedule, clock):
+    add_schedule(task_path="tests.tasks.new_in_v2")
+    clock.forward(minutes=30)
+    for _ in range(TRIES):
+        Scheduler("default", ["default"]).fire_due(now=clock.now)
+    assert Schedule.objects.get().enabled
+    clock.forward(minutes=15)
+    Scheduler("default", ["default"]).fire_due(now=clock.now)
+    assert not Schedule.objects.get().enabled
