@@ -277,6 +277,20 @@ def refusal(alias: str, task_id: str) -> str | None:
     return None if barrier is None else _State.of(barrier).why
 
 
+def missing(alias: str, barrier: Barrier) -> int:
+    """Return how many tasks a barrier waits for, those at barriers before it included."""
+    total, level = 0, [barrier]
+    while level:
+        total += sum(one.missing for one in level)
+        inner = Edge.objects.using(alias).filter(
+            barrier_id__in=[one.pk for one in level], from_barrier=True
+        )
+        before = Barrier.objects.using(alias).filter(pk__in=inner.values("source"), missing__gt=0)
+        level = list(before)
+        total -= len(level)
+    return total
+
+
 def hold_back(alias: str, withdrawn: Iterable[UUID]) -> None:
     """
     Have what comes behind withdrawn tasks wait for what these had waited for.

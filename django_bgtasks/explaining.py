@@ -13,7 +13,7 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import registry
+from . import dependencies, registry
 from .db import operations_for
 from .exceptions import UnknownTask
 from .models.cancellation import Cancellation
@@ -107,11 +107,12 @@ def _waiting(row: QueuedTask, alias: str, now: datetime, with_keys: bool) -> str
     if node is None or barrier is None:
         return _("It waits, and nothing says for what: a worker looks into it soon.")
     workflow = Workflow.objects.using(alias).filter(pk=node.workflow_id).first()
+    count = dependencies.missing(alias, barrier)
     text = ngettext(
         "It waits for %(count)s that comes before it in the workflow %(name)s.",
         "It waits for %(count)s that come before it in the workflow %(name)s.",
-        barrier.missing,
-    ) % {"count": number_format(barrier.missing), "name": workflow.name if workflow else "?"}
+        count,
+    ) % {"count": number_format(count), "name": workflow.name if workflow else "?"}
     if barrier.failed and barrier.cause:
         then = _("Then it is skipped: %(cause)s.") % {"cause": barrier.cause}
         return f"{text} {then}"

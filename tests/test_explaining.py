@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_bgtasks import chain, limits, previous, queues
+from django_bgtasks import chain, group, limits, previous, queues
 from django_bgtasks.db import operations_for
 from django_bgtasks.explaining import explain, span
 from django_bgtasks.ids import new_id
@@ -139,6 +139,12 @@ def test_workflow_says_for_how_many_it_waits():
     flow = chain(tasks.add.with_args(1, 2), tasks.add.with_args(previous, 3), name="nightly")
     _, second = flow.enqueue().results
     assert why(second) == "It waits for 1 that comes before it in the workflow nightly."
+
+
+def test_workflow_counts_tasks_and_not_the_barriers_at_which_they_meet():
+    flow = chain(group(tasks.nothing for _ in range(250)), tasks.nothing, name="large")
+    last = flow.enqueue().results[-1]
+    assert why(last) == "It waits for 250 that come before it in the workflow large."
 
 
 @pytest.mark.parametrize(

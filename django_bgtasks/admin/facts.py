@@ -100,7 +100,7 @@ class TaskFacts:
 
     @admin.display(description=gettext_lazy("workflow"))
     def workflow_shown(self, obj: Any) -> str:
-        """Its workflow, its name there, and what it waits for."""
+        """Its workflow, and its name there."""
         return places.in_words(obj)
 
     @admin.display(description=gettext_lazy("progress"))

@@ -98,18 +98,14 @@ def fill(
     """
     placed = place["previous"]
     barriers: dict[str, UUID] = {}
-    tasks: dict[str, UUID] = {}
     for _, source, _ in placed:
         if source == "" and place.get("barrier"):
             barriers[source] = UUID(place["barrier"])
         elif source.startswith("b:"):
             barriers[source] = UUID(source[2:])
-        elif source.startswith("t:"):
-            tasks[source] = UUID(source[2:])
     inputs = _Inputs.read(alias, barriers.values())
-    returned = read(alias, conf, inputs.tasks | set(tasks.values()), what=what)
+    returned = read(alias, conf, inputs.tasks, what=what)
     values: dict[str, Any] = {source: inputs.value(pk, returned) for source, pk in barriers.items()}
-    values.update((source, returned.get(pk)) for source, pk in tasks.items())
     for path, source, keys in placed:
         if source == "!":
             value: Any = failures(alias, place["id"], UUID(place["barrier"]))
