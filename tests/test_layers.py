@@ -29,6 +29,7 @@ LAYERS = [
     {"workflows"},
     {"worker"},
     {"observability", "testing"},
+    {"templatetags"},
     {"admin", "management"},
     {"apps", "__init__"},
 ]

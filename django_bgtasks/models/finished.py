@@ -6,6 +6,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ..states import FinalStatus
+from .indexes import PartialIndex
 from .record import TaskRecord
 
 
@@ -18,6 +19,8 @@ class FinishedTask(TaskRecord):
     # The claim that ended it: tells a worker whether a commit that was not
     # acknowledged arrived.
     claim_id = models.UUIDField(null=True, blank=True, editable=False)
+    # The cause of a failure (fingerprints.py): that of its FailureGroup. Empty for all others.
+    fingerprint = models.CharField(max_length=32, db_default="", default="", editable=False)
 
     class Meta:
         verbose_name = _("result")
@@ -25,4 +28,11 @@ class FinishedTask(TaskRecord):
         ordering = ("-id",)
         default_permissions = ("view", "delete")
         permissions = (("retry_finishedtask", "Can retry tasks"),)
-        indexes = (models.Index(fields=("status", "finished_at"), name="bgtasks_outcome"),)
+        indexes = (
+            models.Index(fields=("status", "finished_at"), name="bgtasks_outcome"),
+            PartialIndex(
+                fields=("fingerprint", "id"),
+                where=models.Q(fingerprint__gt=""),
+                name="bgtasks_cause",
+            ),
+        )

@@ -16,12 +16,15 @@ class Queue(models.Model):
     paused_at = models.DateTimeField(_("paused at"), null=True, blank=True)
     paused_by = models.CharField(_("paused by"), max_length=150, default="", blank=True)
     reason = models.CharField(_("reason"), max_length=255, default="", blank=True)
+    # Seconds that its oldest ready task may wait before the queue counts as late; null: as
+    # OPTIONS["LATENCY_TARGET"] says.
+    latency_target = models.FloatField(_("latency target"), null=True, blank=True)
 
     class Meta:
         verbose_name = _("queue")
         verbose_name_plural = _("queues")
         ordering = ("name",)
-        default_permissions = ("view",)
+        default_permissions = ("view", "change")
         permissions = (("pause_queue", "Can pause and resume queues"),)
 
     def __str__(self) -> str:

@@ -40,6 +40,8 @@ class QueuedTask(TaskRecord):
         default_permissions = ("view",)
         permissions = (
             ("cancel_queuedtask", "Can cancel tasks"),
+            ("run_queuedtask", "Can have scheduled tasks run now"),
+            ("copy_queuedtask", "Can run copies of tasks, with other arguments"),
             ("view_payload", "Can see the arguments, results and tracebacks of tasks"),
         )
         indexes = (

@@ -15,6 +15,13 @@ class WorkerState(models.TextChoices):
     STOPPED = "STOPPED", _("Stopped")
 
 
+class WorkerRequest(models.TextChoices):
+    """What a worker is asked to do; it obeys at its next beat."""
+
+    QUIET = "QUIET", _("Quiet")
+    STOP = "STOP", _("Stop")
+
+
 class Worker(models.Model):
     """One runworker: written by itself at every beat."""
 
@@ -35,12 +42,26 @@ class Worker(models.Model):
     lease = models.FloatField(_("lease"))
     running = models.PositiveIntegerField(_("running tasks"), default=0)
     finished = models.PositiveBigIntegerField(_("finished tasks"), default=0)
+    # Bytes of all its processes together; null where the system doesn't tell.
+    memory = models.PositiveBigIntegerField(_("memory"), null=True)
+    # Seconds by which its machine's clock was ahead of the database's at the last beat.
+    clock_offset = models.FloatField(_("clock"), default=0.0)
+    # Whether it fires schedules, and does what any worker does for all.
+    scheduler = models.BooleanField(_("scheduler"), default=True)
+    maintenance = models.BooleanField(_("maintenance"), default=True)
+    # What somebody asks of it; written by others, read by it.
+    request = models.CharField(
+        _("asked to"), max_length=10, choices=WorkerRequest.choices, default="", blank=True
+    )
+    requested_at = models.DateTimeField(_("asked at"), null=True)
+    requested_by = models.CharField(_("asked by"), max_length=150, default="", blank=True)
 
     class Meta:
         verbose_name = _("worker")
         verbose_name_plural = _("workers")
         ordering = ("-started_at",)
         default_permissions = ("view",)
+        permissions = (("stop_worker", "Can ask workers to finish or to stop"),)
 
     def __str__(self) -> str:
         return self.name

@@ -72,7 +72,11 @@ def test_each_column_has_its_place():
     # The digests are shown as the keys that they are of: among the policies.
     live = {"rank", "due_at", "lease_until", "fair_key", "limit_key"}
     assert {f.name for f in QueuedTask._meta.fields} == both | live
-    assert {f.name for f in FinishedTask._meta.fields} == both | {"finished_at", "return_value"}
+    assert {f.name for f in FinishedTask._meta.fields} == both | {
+        "finished_at",
+        "return_value",
+        "fingerprint",
+    }
 
 
 def test_the_page_of_a_result_shows_value_and_errors(operator):
