@@ -71,7 +71,7 @@ class PageAdmin(BaseAdmin):
         stamp returns what the regions depend on, cheaply: while it stays the
         same, the answer to live.js is 304 and context isn't called.
         """
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         is_live = request.headers.get("X-Requested-With") == LIVE_HEADER
         etag = ""
         if is_live and stamp is not None:

@@ -70,6 +70,7 @@ class Ending:
 
     return_value, errors and notes are JSON text; None is null, for notes what
     the row has. began is None where the row's own last_attempted_at stands.
+    fingerprint is the cause of a failure (fingerprints.py), "" for other ends.
     is_member says that it belongs to a workflow; grow writes, in the same
     transaction, what the task has added to it, and refuse makes this the ending
     of a task whose additions can't be written.
@@ -86,6 +87,7 @@ class Ending:
     began: datetime | None = None
     reason: str = ""
     notes: str | None = None
+    fingerprint: str = ""
     is_member: bool = False
     grow: Callable[[], None] | None = None
     refuse: Callable[[Exception], None] | None = None

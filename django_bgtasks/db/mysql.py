@@ -19,7 +19,7 @@ from .base import CHUNK, DONE, LIVE, UNIQUE, DatabaseOperations
 from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
 
 # What an ending changes of a row, as SELECT ... AS of the derived table o.
-_ENDING_FIELDS = ("i", "c", "s", "f", "r", "e", "n", "l", "b", "x", "t")
+_ENDING_FIELDS = ("i", "c", "s", "f", "r", "e", "n", "l", "b", "x", "t", "p")
 _MOVED = {
     "started_at": "IF(q.attempt <= 1, COALESCE(o.b, q.started_at), q.started_at)",
     "last_attempted_at": "COALESCE(o.b, q.last_attempted_at)",
@@ -102,7 +102,7 @@ class MySQLOperations(DatabaseOperations):
             columns = ", ".join(_MOVED.get(name, f"q.{name}") for name in MOVING)
             cursor.execute(
                 f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at, return_value, "
-                f"claim_id) SELECT {columns}, o.s, o.f, o.r, q.claim_id FROM "
+                f"fingerprint, claim_id) SELECT {columns}, o.s, o.f, o.r, o.p, q.claim_id FROM "
                 f"({' UNION ALL '.join([first, *[line] * (len(rows) - 1)])}) o "
                 f"JOIN {LIVE} q ON q.id = o.i",
                 [
@@ -120,6 +120,7 @@ class MySQLOperations(DatabaseOperations):
                         self.time_to_db(o.began),
                         o.reason,
                         o.notes,
+                        o.fingerprint,
                     )
                 ],
             )

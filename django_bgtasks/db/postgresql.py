@@ -40,7 +40,7 @@ _PLANNER_AND_NO_WAIT = f"{_PLANNER}, set_config('synchronous_commit', 'off', tru
 
 _ENDING_COLUMNS = (
     "i uuid, c uuid, s text, f timestamptz, r jsonb, e jsonb, n int, l int, b timestamptz, "
-    "x text, o jsonb"
+    "x text, o jsonb, p text"
 )
 _MOVED = {
     "started_at": "CASE WHEN q.attempt <= 1 THEN COALESCE(o.b, q.started_at) ELSE q.started_at END",
@@ -56,8 +56,10 @@ WITH o AS MATERIALIZED (SELECT * FROM json_to_recordset(%s::json) AS t({_ENDING_
 gone AS (
     DELETE FROM {LIVE} q USING o
     WHERE q.id = o.i AND q.claim_id = o.c AND q.status || '' = 'RUNNING'
-    RETURNING {", ".join(_MOVED.get(name, f"q.{name}") for name in MOVING)}, o.s, o.f, o.r, o.c)
-INSERT INTO {DONE} ({", ".join(MOVING)}, status, finished_at, return_value, claim_id)
+    RETURNING {", ".join(_MOVED.get(name, f"q.{name}") for name in MOVING)},
+        o.s, o.f, o.r, o.p, o.c)
+INSERT INTO {DONE}
+    ({", ".join(MOVING)}, status, finished_at, return_value, fingerprint, claim_id)
 SELECT * FROM gone
 RETURNING id::text"""
 
@@ -133,7 +135,7 @@ def _endings_json(endings: Iterable[Ending]) -> str:
             f'"f":"{o.finished_at.isoformat()}","r":{o.return_value or "null"},'
             f'"e":{o.errors or "null"},"n":{o.failures},"l":{o.lost_count},'
             f'"b":{_text(o.began.isoformat() if o.began else None)},"x":{_text(o.reason)},'
-            f'"o":{o.notes or "null"}}}'
+            f'"o":{o.notes or "null"},"p":"{o.fingerprint}"}}'
             for o in endings
         )
         + "]"

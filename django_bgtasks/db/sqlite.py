@@ -31,8 +31,9 @@ _MOVED = {
     "reason": "?",
 }
 _END = (
-    f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at, return_value, claim_id) "
-    f"SELECT {', '.join(_MOVED.get(name, name) for name in MOVING)}, ?, ?, ?, claim_id "
+    f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at, return_value, fingerprint, "
+    f"claim_id) SELECT {', '.join(_MOVED.get(name, name) for name in MOVING)}, "
+    "?, ?, ?, ?, claim_id "
     f"FROM {LIVE} WHERE id = ? AND claim_id = ? AND status = 'RUNNING'"
 ).replace("?", "%s")
 _GONE = f"DELETE FROM {LIVE} WHERE id = %s AND claim_id = %s AND status = 'RUNNING'"
@@ -124,6 +125,7 @@ class SQLiteOperations(DatabaseOperations):
                         o.status,
                         self.time_to_db(o.finished_at),
                         o.return_value,
+                        o.fingerprint,
                         *key,
                     ),
                 )

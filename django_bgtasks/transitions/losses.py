@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
+from .. import fingerprints
 from ..db import Ending, operations_for
 from ..ids import new_id
 from ..models.cancellation import Cancellation
@@ -20,6 +21,9 @@ from ..states import FinalStatus, LiveStatus
 from .by_hand import requests_are_done
 from .ending import exchange, is_member
 from .held import Held, held_rows, release, retry_later
+
+WORKER_LOST = "django_bgtasks.exceptions.WorkerLost"
+TASK_TIMEOUT = "django_bgtasks.exceptions.TaskTimeout"
 
 #: Seconds after which, at most, a task that was lost twice runs again.
 LOST_PAUSE = 5.0
@@ -94,6 +98,7 @@ def rescue(
                     failures=row.failures,
                     lost_count=lost,
                     reason=f"Worker lost: {why} {verdict}"[:255],
+                    fingerprint=fingerprints.of_words(row.task_path, WORKER_LOST),
                     is_member=is_member(row.options),
                 )
             )
@@ -150,7 +155,7 @@ def end_overdue(
     for row in held_rows(alias, held):
         ended = timezone.now()
         claim, failures = str(row.claim_id), row.failures + 1
-        error = lost_error(row, why, ended, "django_bgtasks.exceptions.TaskTimeout")
+        error = lost_error(row, why, ended, TASK_TIMEOUT)
         errors = json.dumps([*(row.errors or ()), error])
         reason = f"TaskTimeout: {why}"
         cancelled = asked.get(row.pk)
@@ -171,6 +176,7 @@ def end_overdue(
             failures=failures,
             lost_count=row.lost_count,
             reason=(cancelled or reason)[:255],
+            fingerprint="" if cancelled else fingerprints.of_words(row.task_path, TASK_TIMEOUT),
             is_member=is_member(row.options),
         )
         done.failed += sorted(exchange(alias, [ending], None).ended)
@@ -182,7 +188,7 @@ def lost_error(
     row: QueuedTask,
     why: str,
     ended_at: datetime,
-    error_class: str = "django_bgtasks.exceptions.WorkerLost",
+    error_class: str = WORKER_LOST,
 ) -> dict[str, Any]:
     """Return the entry in errors of an attempt whose process died."""
     began = row.last_attempted_at

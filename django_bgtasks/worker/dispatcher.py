@@ -385,7 +385,8 @@ class Dispatcher:
         now = time.monotonic()
         if last or now - self.reported_at >= 0.5:
             self.reported_at = now
-            self.child.send(("counts", dict(self.outcomes.counts), self.slots.running))
+            counts = dict(self.outcomes.counts)
+            self.child.send(("counts", counts, self.slots.running, self.outcomes.tally.take()))
 
     def _retire_if_due(self) -> None:
         """End this child, for the supervisor to replace it, once it has served its time."""

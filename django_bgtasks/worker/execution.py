@@ -16,7 +16,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from .. import registry
+from .. import fingerprints, registry
 from ..arguments import encode_result, secrets_in, without_secrets
 from ..compat import TaskResultStatus, task_finished, task_started
 from ..context import DatabaseTaskContext, enter, leave
@@ -384,6 +384,7 @@ class Execution(WorkersRun):
         self.errors = ending.errors = self._with_error(error)
         self.reason = one_line(error, mask=self.masked)
         ending.status, ending.reason, ending.return_value = "FAILED", self.reason[:255], None
+        ending.fingerprint = fingerprints.of_exception(self.row.task_path, error)
 
     def _fail(self, error: BaseException) -> None:
         self.ending = None
@@ -432,7 +433,9 @@ class Execution(WorkersRun):
 
     def failed_ending(self) -> Ending:
         """Return the ending of a task that is not tried again."""
-        return self._ending("FAILED", self.reason)
+        assert self.exception is not None
+        cause = fingerprints.of_exception(self.row.task_path, self.exception)
+        return self._ending("FAILED", self.reason, fingerprint=cause)
 
     def fail_unstorable(self, error: BaseException) -> None:
         """Replace an outcome that the database refused by one that it can't refuse."""

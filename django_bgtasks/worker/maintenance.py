@@ -18,6 +18,8 @@ from ..exceptions import TaskTimeout
 from ..models import Cancellation, Duty, ScheduleRun, Worker
 from ..models.schedule import RunStatus
 from ..states import FinalStatus
+from ..statistics.ledger import forget_failures
+from ..statistics.merging import merge
 from ..workflows import pruning as workflows
 
 logger = logging.getLogger("django_bgtasks.worker")
@@ -35,6 +37,9 @@ PRUNE_ROUND = 20_000
 KEY_RETENTION = 3600.0
 #: Seconds for which the runs of schedules are kept.
 RUN_RETENTION = 30 * 86_400.0
+#: Seconds for which the hourly counts of failures are kept, and causes that did not occur again.
+COUNT_RETENTION = 30 * 86_400.0
+CAUSE_RETENTION = 90 * 86_400.0
 #: Seconds for which a worker that ended is still shown.
 WORKER_RETENTION = 3600.0
 
@@ -168,6 +173,12 @@ def tidy(alias: str) -> None:
         operations_for(alias).tidy()
     except DatabaseError as error:
         logger.debug("The live table could not be tidied: %s", error)
+
+
+def merge_statistics(alias: str) -> None:
+    """Merge fine figures into coarse ones, and forget what is old of both."""
+    merge(alias)
+    forget_failures(alias, counts=COUNT_RETENTION, groups=CAUSE_RETENTION)
 
 
 def forget_workers(alias: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from django.db import connections
 from ..db import Ending
 from ..models import FinishedTask
 from ..signals import claim_lost
-from ..transitions import exchange, note, put_off, requests_are_done, retry_later
+from ..statistics.tally import TRACEBACK_PAUSE, Tally, minute_of
+from ..transitions import exchange, is_member, note, put_off, requests_are_done, retry_later
 from .connections import reset_connection
 from .execution import Execution
 
@@ -37,6 +39,9 @@ class Outcomes:
         self.unwritten: list[Execution] = []
         self.ran = 0
         self.counts = {"successful": 0, "failed": 0, "cancelled": 0, "retried": 0}
+        #: What the supervisor hasn't been told yet.
+        self.tally = Tally()
+        self._tracebacks_at: dict[str, float] = {}
         self._noted_at = 0.0
 
     def are_due(self, held: int) -> bool:
@@ -104,6 +109,7 @@ class Outcomes:
             self._drop(self._not_arrived(lost))
         seconds = 0.0
         asked = []
+        minute = minute_of(time.time())
         for execution in executions:
             self._dispatcher.let_go(execution)
             seconds += execution.seconds
@@ -112,9 +118,9 @@ class Outcomes:
             if execution.superseded:
                 continue
             if execution.retry_delay is not None:
-                self.counts["retried"] += 1
+                self._count(execution, "retried", minute)
             elif execution.ending is not None:
-                self.counts[execution.ending.status.lower()] += 1
+                self._count(execution, execution.ending.status.lower(), minute)
             self._dispatcher.child.announcer.announce(execution)
         self.ran += len(executions)
         self._dispatcher.slots.learn(seconds, len(executions))
@@ -126,6 +132,44 @@ class Outcomes:
             except Exception as error:
                 # The outcomes are written; what is left of the requests is pruned.
                 self._dispatcher.failed(error)
+
+    def _count(self, execution: Execution, outcome: str, minute: int) -> None:
+        self.counts[outcome] += 1
+        row, waited = execution.row, None
+        # Later attempts waited for a pause, and members of workflows for others.
+        if row.attempt <= 1 and execution.began is not None and not is_member(execution.options):
+            since = (
+                row.enqueued_at if row.run_after is None else max(row.enqueued_at, row.run_after)
+            )
+            waited = (execution.began - since).total_seconds()
+        self.tally.add(
+            (minute, row.queue_name, row.task_path),
+            outcome,
+            waited=waited,
+            # What was not worth starting any more did not run.
+            ran=execution.seconds or None,
+        )
+        ending = execution.ending
+        if ending is not None and ending.fingerprint:
+            self._count_failure(execution, ending.fingerprint)
+
+    def _count_failure(self, execution: Execution, fingerprint: str) -> None:
+        now = time.monotonic()
+        last = json.loads(execution.errors or "[{}]")[-1]
+        traceback = ""
+        if now - self._tracebacks_at.get(fingerprint, -TRACEBACK_PAUSE) >= TRACEBACK_PAUSE:
+            if len(self._tracebacks_at) > 1_000:
+                self._tracebacks_at.clear()
+            self._tracebacks_at[fingerprint] = now
+            traceback = last.get("traceback", "")
+        self.tally.add_failure(
+            fingerprint,
+            execution.row.task_path,
+            execution.row.id,
+            exception_class=last.get("exception_class_path", ""),
+            message=execution.reason.partition(": ")[2],
+            traceback=traceback,
+        )
 
     def _not_arrived(self, executions: list[Execution]) -> list[Execution]:
         """

@@ -26,6 +26,8 @@ from ..models.worker import WorkerState
 from ..schedules.firing import Scheduler
 from ..schedules.sync import log_changes, sync
 from ..signals import worker_started, worker_stopped
+from ..statistics.ledger import Ledger
+from ..statistics.tally import Tally
 from . import maintenance
 from .board import Stage
 from .connections import reset_connection
@@ -44,6 +46,8 @@ logger = logging.getLogger("django_bgtasks.worker")
 FINISHED, CRASHED, FORCED, RELOAD = 0, 1, 4, 30
 #: A child that dies within this time of its start is replaced with growing pauses.
 YOUNG = 2.0
+#: Seconds between two writes of what was counted.
+STATISTICS_INTERVAL = 10.0
 #: Seconds between the looks of two children that are woken by one hint: mostly it
 #: means one task, and claims of all at once would be in each other's way.
 STAGGER = 0.003
@@ -81,6 +85,10 @@ class Supervisor:
         self.fence = Fence(self.contact, plan.lease, self._holders, self._fenced)
         self.watchdog = Watchdog(lambda: self.children)
         self.heartbeat = Heartbeat(plan)
+        self.ledger = Ledger(plan.database, str(self.heartbeat.worker.id))
+        self.statistics = Timer(STATISTICS_INTERVAL, self._write_statistics)
+        #: Fingerprints of failures that were heard of.
+        self.causes: set[str] = set()
         self.detector = self.operations.change_detector(self._queues, listen=backend.conf.listen)
         self.selector = selectors.DefaultSelector()
         self.paused: set[str] = set()
@@ -158,6 +166,7 @@ class Supervisor:
 
     def _go_down(self) -> None:
         self.recovery.go_on()
+        self.ledger.write()
         self.heartbeat.end(self.totals())
 
     def _may_end(self) -> bool:
@@ -180,6 +189,7 @@ class Supervisor:
             Timer(0.5, self._read_cancellations),
             Timer(1.0, self.recovery.go_on),
             Timer(1.0, self._watch_limits),
+            self.statistics,
         ]
         if self.plan.maintenance:
             timers += [
@@ -283,7 +293,19 @@ class Supervisor:
                 child.replaced = kind == "replaced"
                 logger.info("Child %d is replaced: %s.", child.pid, details[0])
             elif kind == "counts":
-                child.counts, child.running = details
+                self._take_counts(child, *details)
+
+    def _take_counts(
+        self, child: ChildProcess, counts: dict[str, int], running: int, tally: Tally
+    ) -> None:
+        child.counts, child.running = counts, running
+        if any(fingerprint not in self.causes for fingerprint in tally.failures):
+            # A cause that is new is shown soon.
+            if len(self.causes) > 1_000:
+                self.causes.clear()
+            self.causes.update(tally.failures)
+            self.statistics.due_at = min(self.statistics.due_at, time.monotonic() + 1.0)
+        self.ledger.pending.merge(tally)
 
     def _bury_the_dead(self) -> None:
         for child in self.launcher.ended():
@@ -305,7 +327,7 @@ class Supervisor:
             return
         for kind, *details in child.received():
             if kind == "counts":
-                child.counts = details[0]
+                self._take_counts(child, *details)
             elif kind in ("retiring", "replaced"):
                 child.retiring = True
         self._forget(child)
@@ -365,6 +387,7 @@ class Supervisor:
     def _task_failed(self, task_id: str) -> None:
         """Have a child announce a task that failed because its process died."""
         self.ended_counts["failed"] += 1
+        self.ledger.lost.append(task_id)
         self.unannounced.append(task_id)
         self._announce()
 
@@ -539,8 +562,12 @@ class Supervisor:
         maintenance.forget_workers(self.alias)
         maintenance.forget_keys(self.alias)
         maintenance.forget_runs(self.alias)
+        maintenance.merge_statistics(self.alias)
         if count:
             logger.info("Pruned %d old results.", count)
+
+    def _write_statistics(self) -> None:
+        self.ledger.write()
 
     def _tidy(self) -> None:
         ended = sum(self.totals().values())
@@ -661,7 +688,7 @@ class Supervisor:
         for child in list(self.children):
             for kind, *details in child.received():
                 if kind == "counts":
-                    child.counts = details[0]
+                    self._take_counts(child, *details)
             entries = child.entries()
             claim = child.board.announced_claim()
             if entries:
