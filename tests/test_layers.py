@@ -24,7 +24,7 @@ LAYERS = [
     {"batch"},
     {"checks"},
     {"backend", "standins"},
-    {"queues", "searching", "explaining"},
+    {"queues", "searching", "explaining", "filtering"},
     {"workers"},
     {"schedules"},
     {"workflows"},

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from ..explaining import explain
 from . import notes, payload, places
+from .badges import badge_of
 from .base import clock_of
 from .display import duration, lines, moment, short_moment, visible
 from .policies import Policies
@@ -35,7 +36,7 @@ class TaskFacts:
 
     @admin.display(description=gettext_lazy("status"))
     def state(self, obj: Any) -> str:
-        return obj.get_status_display()
+        return badge_of(obj, clock_of(obj))
 
     @admin.display(description=gettext_lazy("queue"))
     def queue(self, obj: Any) -> str:

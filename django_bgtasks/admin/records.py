@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import unquote
-from django.contrib.admin.views.main import SEARCH_VAR
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -23,34 +21,28 @@ from django.utils.translation import gettext_lazy
 
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
-from ..searching import matches
 from ..states import LiveStatus
 from . import notes, payload
-from .base import BaseAdmin, clock_of
+from .base import clock_of
 from .display import visible
 from .facts import TaskFacts
-from .filters import QueueFilter, StatusFilter
+from .lists import TaskListAdmin
 from .verbs import SKIPPED, Verb
 
 #: States in which one asks why a task isn't running.
 WAITS = frozenset({LiveStatus.SCHEDULED, LiveStatus.WAITING, LiveStatus.READY})
 
 
-class TaskRecordAdmin(TaskFacts, BaseAdmin):
+class TaskRecordAdmin(TaskFacts, TaskListAdmin):
     """
     Either table of tasks. An address of a task keeps working when its row moves
     to the other one.
     """
 
-    #: The table to which rows move.
-    other_model: type[QueuedTask] | type[FinishedTask]
     #: What can be done to a task here, and the permission that each of them needs.
     verbs: tuple[Verb, ...]
     verb_permission: str
 
-    list_filter = (StatusFilter, QueueFilter)
-    # Shows the search box; get_search_results() doesn't ask it.
-    search_fields = ("pk",)
     deferred: tuple[str, ...] = ("args", "kwargs", "options", "errors", "notes")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -202,15 +194,8 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
 
     # Where a task is
 
-    def _other(self, request: HttpRequest) -> Any:
-        """Return the ModelAdmin of the other table, None if the viewer may not see it."""
-        if not self.admin_site.is_registered(self.other_model):
-            return None
-        other = self.admin_site.get_model_admin(self.other_model)
-        return other if other.has_view_permission(request) else None
-
     def _to_where_it_is(self, request: HttpRequest, pk: Any) -> HttpResponseRedirect:
-        other = self._other(request)
+        other = self.other(request)
         if self.get_object(request, str(pk)) is None and other is not None:
             return HttpResponseRedirect(self.address("change", pk, model=self.other_model))
         if other is None:
@@ -222,48 +207,12 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
     ) -> HttpResponseRedirect:
         # Called by Django's views of one row, and by ours, when there is none.
         pk = unquote(object_id)
-        other = self._other(request)
+        other = self.other(request)
         if other is not None and other.get_object(request, pk) is not None:
             return HttpResponseRedirect(self.address("change", pk, model=self.other_model))
         text = _("There is no task %(id)s. It may have been pruned.") % {"id": visible(pk)[:100]}
         self.message_user(request, text, messages.WARNING)
         return HttpResponseRedirect(self.address("changelist"))
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        term = request.GET.get(SEARCH_VAR, "")
-        if request.method == "GET" and term and self.has_view_permission(request):
-            target = self._only_hit(request, term)
-            if target:
-                return HttpResponseRedirect(target)
-        return super().changelist_view(request, extra_context)
-
-    def _only_hit(self, request: HttpRequest, term: str) -> str:
-        """Return the address of the one task that term means, or of the list that has it."""
-        here = matches(term, self.get_queryset(request))
-        other = self._other(request)
-        there = other and matches(term, other.get_queryset(request))
-        if here and len(here) == 1 and not there:
-            return self.address("change", here[0])
-        if there and not here:
-            if len(there) == 1:
-                return self.address("change", there[0], model=self.other_model)
-            query = urlencode({SEARCH_VAR: term})
-            return f"{self.address('changelist', model=self.other_model)}?{query}"
-        return ""
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: Any, search_term: str
-    ) -> tuple[Any, bool]:
-        if not search_term.strip():
-            return queryset, False
-        found = matches(search_term, self.get_queryset(request))
-        if found is None:
-            self.message_user(
-                request,
-                _("Search for an id, its first 13 characters or its last 6 or more digits."),
-                messages.WARNING,
-            )
-        return queryset.filter(pk__in=found or ()), False
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         """Show what was done to the task in either table."""

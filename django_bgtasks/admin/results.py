@@ -26,6 +26,7 @@ class FinishedTaskAdmin(TaskRecordAdmin):
     """Finished tasks: they can be retried, and deleted."""
 
     other_model = QueuedTask
+    empty_text = gettext_lazy("No task has ended yet.")
     verbs = (RETRY,)
     verb_permission = "retry_finishedtask"
 
@@ -40,6 +41,7 @@ class FinishedTaskAdmin(TaskRecordAdmin):
         "attempt",
         "worker",
     )
+    indexed = (frozenset(), frozenset({"status"}), frozenset({"cause"}))
     actions = ("retry",)
     deferred = (*TaskRecordAdmin.deferred, "return_value")
     time_fields = (
@@ -58,7 +60,7 @@ class FinishedTaskAdmin(TaskRecordAdmin):
 
     def list_order(self, request: HttpRequest) -> list[str]:
         # Those of one status by when they ended, as their index has them.
-        if request.GET.get("status"):
+        if request.GET.get("status") and not self.needs_window(request):
             return ["-finished_at", "-pk"]
         return super().list_order(request)
 

@@ -17,6 +17,7 @@ from ..states import LiveStatus
 from . import policies
 from .base import clock_of
 from .display import duration, moment, visible
+from .lists import LIVE_FILTERS
 from .records import TaskRecordAdmin
 from .verbs import CANCEL, CANCEL_BY_FORCE
 
@@ -26,6 +27,9 @@ class QueuedTaskAdmin(TaskRecordAdmin):
     """Live tasks, and their cancelling."""
 
     other_model = FinishedTask
+    empty_text = gettext_lazy(
+        "No task is waiting or running. Those that have ended are among the results."
+    )
     verbs = (CANCEL, CANCEL_BY_FORCE)
     verb_permission = "cancel_queuedtask"
 
@@ -40,6 +44,10 @@ class QueuedTaskAdmin(TaskRecordAdmin):
         "attempt",
         "worker",
     )
+    list_filter = LIVE_FILTERS
+    # Those of one status and queue in the order of their claim; of one status the few
+    # that have failed before are looked for.
+    indexed = (frozenset(), frozenset({"status"}), frozenset({"status", "queue"}))
     actions = ("cancel",)
     time_fields = (
         ("enqueued", "run_after_shown", "due"),
@@ -69,14 +77,6 @@ class QueuedTaskAdmin(TaskRecordAdmin):
     @admin.action(permissions=["cancel"], description=gettext_lazy("Cancel the ticked tasks"))
     def cancel(self, request: HttpRequest, queryset: Any) -> None:
         self.perform_on_ticked(request, CANCEL, queryset)
-
-    @admin.display(description=gettext_lazy("status"))
-    def state(self, obj: Any) -> str:
-        if obj.status == LiveStatus.RUNNING and obj.lease_until < clock_of(obj):
-            return _("Lost")
-        if obj.status == LiveStatus.SCHEDULED and obj.failures:
-            return _("Waiting to retry")
-        return super().state(obj)
 
     @admin.display(description=gettext_lazy("waited"))
     def waited(self, obj: Any) -> str:
