@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
 from django.utils.formats import number_format
 from django.utils.html import format_html
@@ -34,14 +35,6 @@ from .policies import limit_in_words
 from .queue_words import counted, pause_in_words, state_badge
 
 REASON_LENGTH = Queue._meta.get_field("reason").max_length
-
-
-class PauseForm(PageAdmin.action_form):
-    """The choice of the action, and why a queue is paused."""
-
-    reason = forms.CharField(
-        label=gettext_lazy("Reason of a pause:"), required=False, max_length=REASON_LENGTH
-    )
 
 
 class TargetForm(forms.Form):
@@ -78,7 +71,6 @@ class QueueAdmin(PageAdmin):
         "target",
     )
     actions = ("pause", "resume")
-    action_form = PauseForm
 
     class Media:
         css = {"all": ("bgtasks/bgtasks.css", "bgtasks/queues.css")}
@@ -118,9 +110,14 @@ class QueueAdmin(PageAdmin):
 
     # Verbs
 
-    @admin.action(permissions=["pause"], description=gettext_lazy("Pause the ticked queues"))
-    def pause(self, request: HttpRequest, queryset: Any) -> None:
-        self._pause(request, list(queryset))
+    @admin.action(permissions=["pause"], description=gettext_lazy("Pause the ticked queues…"))
+    def pause(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        rows = list(queryset)
+        if request.POST.get("confirmed"):
+            self._pause(request, rows)
+            return None
+        hidden = [("action", "pause"), *((ACTION_CHECKBOX_NAME, row.pk) for row in rows)]
+        return self._pause_page(request, rows, hidden, back=self.address("changelist"))
 
     @admin.action(permissions=["pause"], description=gettext_lazy("Resume the ticked queues"))
     def resume(self, request: HttpRequest, queryset: Any) -> None:
@@ -233,19 +230,39 @@ class QueueAdmin(PageAdmin):
         queue = self.row_of_page(request, object_id)
         if isinstance(queue, HttpResponseBase):
             return queue
+        return self._pause_page(request, [queue], [], back=self.address("change", quote(queue.pk)))
 
+    def _pause_page(
+        self,
+        request: HttpRequest,
+        rows: Sequence[Queue],
+        hidden: Iterable[tuple[str, str]],
+        *,
+        back: str,
+    ) -> HttpResponse:
         def context() -> dict[str, Any]:
-            (figures,) = queue_figures(self.alias, [queue.pk])
+            figures = queue_figures(self.alias, [row.pk for row in rows])
             return {
-                "name": visible(queue.pk),
-                "figures": figures,
-                "waiting": counted(figures, "waiting"),
-                "running": counted(figures, "running"),
+                "queues": [
+                    {
+                        "name": visible(found.name),
+                        "waiting": counted(found, "waiting"),
+                        "running": counted(found, "running"),
+                    }
+                    for found in figures
+                ],
+                "are_paused": any(found.is_paused for found in figures),
                 "reason_length": REASON_LENGTH,
-                "back": self.address("change", quote(queue.pk)),
+                "hidden": list(hidden),
+                "back": back,
             }
 
-        title = _("Pause the queue %(name)s") % {"name": visible(queue.pk)}
+        if len(rows) == 1:
+            title = _("Pause the queue %(name)s") % {"name": visible(rows[0].pk)}
+        else:
+            title = ngettext("Pause %(count)d queue", "Pause %(count)d queues", len(rows)) % {
+                "count": len(rows)
+            }
         return self.page(request, "admin/bgtasks/queue_pause.html", title=title, context=context)
 
     def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
@@ -298,7 +315,9 @@ class QueueAdmin(PageAdmin):
                 "tiles": self._tiles(request, figures),
                 "workers": self._workers(request, figures),
                 "limits": self._limits(request, figures),
-                "own_target": queue.latency_target,
+                # As an input of numbers has them, whatever the language.
+                "own_target": f"{figures.latency_target:g}" if figures.has_own_target else "",
+                "target": f"{figures.latency_target:g}",
                 "may_pause": self.has_pause_permission(request),
                 "may_change": self.may(request, "change_queue"),
                 "back": self.address("changelist"),
