@@ -215,12 +215,23 @@ class Policies:
     def waits_at(self) -> str:
         """Return the key at which the task waits, "" if that is known no more."""
         wait = LimitWait.objects.using(self._row._state.db).filter(pk=self._row.pk).first()
-        digest = wait.digest if wait else getattr(self._row, "limit_key", "")
+        return self.limit(wait.digest if wait else getattr(self._row, "limit_key", ""))
+
+    def limit(self, digest: str) -> str:
+        """Return the limit of a key of the task, "" if it has no such key."""
         for kind, sentence in (("concurrency", self._concurrency), ("rate", self._rate)):
             mark = self._marks.get(kind)
             if isinstance(mark, list) and digest and mark[:1] == [digest]:
                 return sentence()
         return ""
+
+
+def limit_in_words(row: QueuedTask, digest: str, now: datetime, *, may_see: bool) -> str:
+    """Return the limit of a key of a task."""
+    try:
+        return Policies(row, now, may_see=may_see).limit(digest) or "-"
+    except (TypeError, ValueError, LookupError):  # The row holds no such mark.
+        return "-"
 
 
 def waits_at(row: QueuedTask, now: datetime, *, may_see: bool) -> str:

@@ -3,14 +3,13 @@
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_bgtasks import transitions
-from django_bgtasks.models import Cancellation, FinishedTask, Queue, QueuedTask, Step
+from django_bgtasks.models import Cancellation, FinishedTask, QueuedTask, Step
 from tests import factories
 from tests.tasks import add
 
@@ -176,8 +175,6 @@ def test_a_task_that_is_retried_before_it_is_deleted_keeps_its_steps(operator, r
 VERBS = [
     ("queuedtask", "cancel", "cancel_queuedtask"),
     ("finishedtask", "retry", "retry_finishedtask"),
-    ("queue", "pause", "pause_queue"),
-    ("queue", "resume", "pause_queue"),
 ]
 
 
@@ -189,14 +186,8 @@ def row(request):
         if model == "queuedtask":
             result = add.enqueue(1, 2)
             return result.id, lambda: states(result)
-        if model == "finishedtask":
-            result = failed()
-            return result.id, lambda: states(result)
-        paused = {"paused_by": "bob", "reason": "why"} if verb == "resume" else {}
-        if verb == "resume":
-            paused["paused_at"] = timezone.now()
-        Queue.objects.create(name="default", **paused)
-        return "default", lambda: list(Queue.objects.values_list("paused_by", "reason"))
+        result = failed()
+        return result.id, lambda: states(result)
 
     return make
 
@@ -430,47 +421,6 @@ def test_actions_work_within_the_transaction_of_the_request(operator):
         assert states(result) == ["READY"]
     finally:
         settings["ATOMIC_REQUESTS"] = False
-
-
-# Queues
-
-
-def test_queues_are_paused_with_a_reason_and_resumed(operator):
-    operator.get(changelist("queue"))
-    names = ["default", "emails"]
-    assert act(operator, "queue", "pause", names, reason="<b>deploy</b>") == [
-        "2 queues are paused. Their running tasks finish."
-    ]
-    queue = Queue.objects.get(name="emails")
-    assert queue.paused_at is not None
-    assert (queue.paused_by, queue.reason) == (operator.user.username, "<b>deploy</b>")
-    content = text(operator.get(changelist("queue")))
-    assert "&lt;b&gt;deploy&lt;/b&gt;" in content
-    assert "<b>deploy" not in content
-    assert act(operator, "queue", "pause", [*names, "reports"]) == [
-        "1 queue is paused. Its running tasks finish. 2 were skipped: they were paused already."
-    ]
-    assert Queue.objects.get(name="emails").reason == "<b>deploy</b>"
-    assert act(operator, "queue", "resume", ["emails"]) == ["1 queue goes on."]
-    queue = Queue.objects.get(name="emails")
-    assert (queue.paused_at, queue.paused_by, queue.reason) == (None, "", "")
-    assert act(operator, "queue", "resume", ["emails"]) == ["1 was skipped: it was not paused."]
-    sentences = LogEntry.objects.filter(object_id="emails").order_by("pk")
-    assert [e.change_message for e in sentences] == ["Paused: <b>deploy</b>", "Resumed."]
-
-
-def test_the_page_of_a_queue_has_the_button_that_fits(operator):
-    Queue.objects.create(name="a/b ü")
-    content = text(operator.get(page("queue", "a/b ü")))
-    assert 'value="Pause"' in content
-    assert 'value="Resume"' not in content
-    url = page("queue", quote("a/b ü"), "pause")
-    operator.post(url, {"reason": "x" * 300 + "\x00"})
-    queue = Queue.objects.get()
-    assert queue.reason == "x" * 255
-    content = text(operator.get(page("queue", quote("a/b ü"))))
-    assert 'value="Resume"' in content
-    assert 'value="Pause"' not in content
 
 
 def test_messages_are_in_the_language_of_the_viewer_and_the_log_is_not(operator):

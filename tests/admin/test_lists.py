@@ -121,7 +121,7 @@ def test_workers_are_shown_with_what_they_do(viewer):
     worker(name="web-2", heartbeat_at=timezone.now() - timedelta(seconds=31), queues=[])
     worker(name="web-3", heartbeat_at=timezone.now() - timedelta(days=2), state="STOPPED")
     content = plain(text(viewer.get(changelist("worker"))))
-    for words in ("web-1 Running", "web-2 Lost", "web-3 Stopped", "6 (2 × 3)", "5", "212"):
+    for words in ("web-1 Running", "web-2 Lost", "web-3 Stopped", "5/6", "212"):
         assert words in content
     assert "default, emails" in content
 
