@@ -111,12 +111,19 @@ def block(text: Any) -> SafeString:
     return format_html("<pre wrap>{}</pre>", visible(text))
 
 
-def preformatted(text: str, *, fold_at: int = 4096) -> SafeString:
-    """Return untrusted text in a block; what is longer than fold_at stays folded."""
-    shown = block(text)
+def preformatted(text: str, *, fold_at: int = 4096, cut_at: int = 100_000) -> SafeString:
+    """
+    Return untrusted text in a block; what is longer than fold_at stays folded.
+
+    Of what is longer than cut_at only so many characters are there.
+    """
+    shown = block(text[:cut_at])
     if len(text) <= fold_at:
         return shown
     size = _("%(number)s characters") % {"number": number_format(len(text))}
+    if len(text) > cut_at:
+        cut = _("The first %(number)s are shown.") % {"number": number_format(cut_at)}
+        shown = format_html("{}<div>{}</div>", shown, cut)
     return format_html("<details><summary>{}</summary>{}</details>", size, shown)
 
 
