@@ -61,11 +61,12 @@ def relative(value: datetime, now: datetime) -> str:
     seconds = round((now - value).total_seconds())
     if abs(seconds) < 2:
         return _unbroken(_("just now"))
-    about = _about(abs(seconds))
-    return _unbroken((_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": about})
+    time = about(abs(seconds))
+    return _unbroken((_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": time})
 
 
-def _about(seconds: int) -> str:
+def about(seconds: int) -> str:
+    """Return seconds in their largest unit: "42 s", "3 min", "2 h", "4 d"."""
     if seconds < 90:
         return _("%(number)s s") % {"number": seconds}
     if seconds < 5_400:

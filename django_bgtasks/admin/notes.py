@@ -17,7 +17,7 @@ from ..models.record import TaskRecord
 from ..models.step import Step
 from ..states import LiveStatus
 from . import payload
-from .display import duration, lines, moment, relative, visible
+from .display import about, lines, moment, relative, visible
 
 #: Steps that a page shows, the newest, and characters of the value of each.
 MOST_STEPS, MOST_VALUE = 100, 4096
@@ -73,7 +73,7 @@ def _left(row: Any, share: float | None, at: Any, now: datetime) -> str:
         return ""
     if not took > 0 or not seconds > 0:
         return ""
-    return _("about %(time)s left") % {"time": duration(float(round(seconds)) or 1.0)}
+    return _("about %(time)s left") % {"time": about(max(1, round(seconds)))}
 
 
 def _number(value: Any) -> str:

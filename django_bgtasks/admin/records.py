@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -24,9 +23,7 @@ from django.utils.translation import ngettext
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from ..searching import matches
-from ..states import FinalStatus
-from . import notes, payload
-from .attempts import log_of
+from . import payload
 from .badges import badge_of
 from .base import backends, clock_of
 from .copying import CopyForm, NoCopy, Original
@@ -35,11 +32,8 @@ from .facts import TaskFacts
 from .filters import QueueFilter, StatusFilter
 from .pages import LIVE_HEADER, PageAdmin
 from .task_page import TaskPage
-from .timeline import attempts_of
+from .texts import text_of
 from .verbs import SKIPPED, Verb
-
-#: The log of an attempt in an address: see text_view().
-_LOG = re.compile(r"log-(\d{1,6})")
 
 
 class TaskRecordAdmin(TaskFacts, PageAdmin):
@@ -103,11 +97,7 @@ class TaskRecordAdmin(TaskFacts, PageAdmin):
         )
 
     def text_view(self, request: HttpRequest, object_id: str, part: str) -> HttpResponse:
-        """
-        Show what the page folds or cuts as plain text.
-
-        part is "arguments", "result", "log", or "log-2" for that of the second attempt.
-        """
+        """Show what the page folds or cuts as plain text; for part see text_of()."""
         if not (self.has_view_permission(request) and self.may(request, "view_payload")):
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
@@ -115,7 +105,7 @@ class TaskRecordAdmin(TaskFacts, PageAdmin):
             return self._elsewhere(request, unquote(object_id))
         if not self.has_view_permission(request, row):
             raise PermissionDenied
-        text = _text_of(row, part)
+        text = text_of(row, part)
         if text is None:
             raise Http404
         headers = {"X-Content-Type-Options": "nosniff"}
@@ -383,21 +373,3 @@ def _days(seconds: float) -> str:
     if not count or rest:
         return duration(seconds)
     return ngettext("%(count)d day", "%(count)d days", count) % {"count": count}
-
-
-def _text_of(row: Any, part: str) -> str | None:
-    """Return a part of a page as plain text, None if it has none of this name."""
-    try:
-        if part == "arguments":
-            args, kwargs = payload.opened_arguments(row)
-            return payload.as_json(dict(payload.named_arguments(row, args, kwargs)))
-        if part == "result" and row.status == FinalStatus.SUCCESSFUL:
-            return payload.as_json(payload.redacted_value(row.return_value, row))
-    except Exception:
-        return payload.sealed()
-    if part == "log":
-        return notes.log(row) or None
-    numbered = _LOG.fullmatch(part)
-    places = dict(enumerate(attempts_of(row, clock_of(row)), 1)) if numbered else {}
-    found = places.get(int(numbered[1])) if numbered else None
-    return log_of(found.error or {}) or None if found else None
