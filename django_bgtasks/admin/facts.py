@@ -1,4 +1,4 @@
-"""Columns of the lists and facts of the pages, the same for tasks and for results."""
+"""Columns of the lists, the same for tasks and for results."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from .display import duration, short_moment, visible
 
 
 class TaskFacts:
-    """
-    Methods that ModelAdmin shows; those of payload come in pairs, the second
-    of which is for viewers that may not see it.
-    """
+    """Methods that ModelAdmin shows."""
 
     @admin.display(description=gettext_lazy("task"))
     def name(self, obj: Any) -> str:

@@ -70,7 +70,7 @@ class TaskRecordAdmin(TaskFacts, PageAdmin):
         return self.page(
             request,
             "admin/bgtasks/task.html",
-            title=str(row),
+            title=visible(row),
             context=lambda: {**shown.context(), **(extra_context or {})},
             stamp=shown.stamp,
         )
@@ -141,7 +141,7 @@ class TaskRecordAdmin(TaskFacts, PageAdmin):
             title=_("Run a copy of %(name)s") % {"name": visible(row.task_name)},
             context=lambda: {
                 "form": form,
-                "row": row,
+                "original": visible(row),
                 "task_path": visible(row.task_path),
                 "queue_name": visible(row.queue_name),
                 "has_places": original.has_places,

@@ -285,7 +285,8 @@ class TaskPage:
         """Return the address of the cause of its failure, and how many tasks failed so."""
         cause = getattr(self._row, "fingerprint", "")
         group = self._page.admin_site._registry.get(FailureGroup)
-        if not cause or group is None or not group.has_view_permission(self._request):
+        address = self._page.address("change", cause, model=FailureGroup) if cause else ""
+        if not address or group is None or not group.has_view_permission(self._request):
             return None
         since = self._now - timedelta(hours=24)
         hours = FailureCount.objects.using(self._page.alias).filter(
@@ -299,7 +300,7 @@ class TaskPage:
                 "%(count)d tasks failed like this in 24 hours",
                 count,
             ) % {"count": count}
-        return self._page.address("change", cause, model=FailureGroup), words
+        return address, words
 
     def _workflow(self) -> dict[str, Any] | None:
         place = self._place

@@ -15,7 +15,7 @@ from django_bgtasks import chain, group, previous, transitions
 from django_bgtasks.admin import tracebacks
 from django_bgtasks.admin.timeline import timeline
 from django_bgtasks.models import Cancellation, FinishedTask, Queue, QueuedTask, Schedule, Worker
-from django_bgtasks.models.failure import FailureGroup
+from django_bgtasks.models.failure import FailureCount, FailureGroup
 from django_bgtasks.schedules.by_hand import run_now
 from tests import factories
 from tests.tasks import add, nothing
@@ -284,6 +284,17 @@ def test_times_that_are_none_are_left_out(viewer, when):
     see(viewer, result)
 
 
+def test_a_name_that_turns_the_text_is_made_visible_wherever_it_stands(client_with):
+    result = add.enqueue(1, 2)
+    factories.claim()
+    QueuedTask.objects.update(task_path="app.\u202e<b>", queue_name="\u202e", worker_id="\u202e")
+    client = client_with(*VIEW, "cancel_queuedtask")
+    for url in (url_of(result), page("queuedtask", result.id, "cancel")):
+        content = text(client.get(url))
+        assert "\u202e" not in content
+        assert r"\u202e&lt;b&gt;" in content
+
+
 # Attempts and tracebacks
 
 
@@ -421,15 +432,18 @@ def test_repeated_frames_go_with_their_frame():
 # Failures of the same cause
 
 
-def test_a_failure_leads_to_others_of_its_cause_where_there_is_such_a_page(operator):
+def test_a_failure_leads_to_others_of_its_cause_where_there_is_such_a_page(viewer, client_with):
     result = failed(error(1, 3, 2))
     FinishedTask.objects.update(fingerprint="abc")
-    content = text(operator.get(url_of(result)))
-    shown = "failuregroup/abc" in content
-    assert shown is (
-        admin.site.is_registered(FailureGroup)
-        and operator.user.has_perm("bgtasks.view_failuregroup")
-    )
+    now = timezone.now()
+    FailureCount.objects.create(fingerprint="abc", hour=now - timedelta(hours=2), count=200)
+    FailureCount.objects.create(fingerprint="abc", hour=now - timedelta(hours=1), count=61)
+    FailureCount.objects.create(fingerprint="abc", hour=now - timedelta(hours=30), count=9)
+    content = text(client_with(*VIEW, "view_failuregroup").get(url_of(result)))
+    is_there = admin.site.is_registered(FailureGroup)
+    assert ("261 tasks failed like this in 24 hours" in content) is is_there
+    assert ("failuregroup/abc" in content) is is_there
+    assert "failuregroup/abc" not in text(viewer.get(url_of(result)))
 
 
 # Plain text
