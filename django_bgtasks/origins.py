@@ -47,10 +47,10 @@ def enqueued_by(describe: Callable[[], Origin | None]) -> Iterator[None]:
 
 def known_origin() -> Origin | None:
     """Return what is known of who enqueues here, None where that is nothing."""
-    execution, describe = running(), _asker.get()
-    if execution is not None:
-        row = getattr(execution, "row", None)
-        return None if row is None else {"task": str(row.id)}
+    # What a stand-in runs has no row, and is a part of the request around it.
+    row, describe = getattr(running(), "row", None), _asker.get()
+    if row is not None:
+        return {"task": str(row.id)}
     return _COMMAND if describe is None else describe()
 
 

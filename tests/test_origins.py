@@ -131,6 +131,21 @@ def test_a_user_that_can_not_be_read_keeps_nobody_from_enqueueing():
     assert origin(results[0]) == {"path": "/orders/7/"}
 
 
+def test_what_a_stand_in_runs_is_a_part_of_the_request():
+    results = []
+
+    def view(request):
+        token = enter(object())
+        try:
+            results.append(add.enqueue(1, 2))
+        finally:
+            leave(token)
+        return HttpResponse()
+
+    answer(view)
+    assert origin(results[0]) == {"path": "/orders/7/"}
+
+
 def test_a_path_that_no_database_stores_is_mended_and_cut():
     results = []
 
