@@ -10,8 +10,9 @@ from django.test import AsyncRequestFactory, RequestFactory
 from django_bgtasks import chain, origins, task
 from django_bgtasks.context import enter, leave
 from django_bgtasks.middleware import OriginMiddleware
-from django_bgtasks.models import QueuedTask
+from django_bgtasks.models import FinishedTask, QueuedTask
 from tests.tasks import add
+from tests.workflows.driver import Driver
 
 pytestmark = pytest.mark.django_db
 
@@ -19,6 +20,11 @@ pytestmark = pytest.mark.django_db
 @task(max_attempts=3, labels={"kind": "sum"})
 def labelled(a):
     return a
+
+
+@task
+def enqueue_another():
+    return add.enqueue(1, 2).id
 
 
 def origin(result):
@@ -64,6 +70,16 @@ def test_a_task_that_is_enqueued_by_another_names_it():
         assert origin(result) == {"task": Execution.row.id}
     assert QueuedTask.objects.get(pk=other.id).options["labels"] == {"kind": "sum"}
     assert origin(add.enqueue(1, 2)) is None
+
+
+def test_a_worker_runs_what_has_an_origin_and_gives_one(monkeypatch):
+    monkeypatch.setattr("django_bgtasks.worker.execution.clean_connections", lambda *args: None)
+    first = enqueue_another.enqueue()
+    Driver().drain()
+    first.refresh()
+    second = FinishedTask.objects.get(pk=first.return_value)
+    assert second.options == {"origin": {"task": first.id}}
+    assert (second.status, second.return_value) == ("SUCCESSFUL", 3)
 
 
 def test_a_task_that_is_enqueued_by_a_request_names_its_path_and_user():
