@@ -688,6 +688,7 @@ class Shop:
             ("TASKS", lambda value: None),
             ("DATABASE_ROUTERS", self.check_routers),
             ("LOGGING", self.check_logging),
+            ("MIDDLEWARE", lambda value: [import_string(path) for path in value]),
             ("USE_TZ", lambda value: self.assert_equal(value, True)),
         ):
             known.add(name)

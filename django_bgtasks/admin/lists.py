@@ -217,7 +217,7 @@ class TaskListAdmin(PageAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         term = request.GET.get(SEARCH_VAR, "")
         if request.method == "GET" and term and self.has_view_permission(request):
-            target = self._elsewhere(request, term)
+            target = self._better_place(request, term)
             if target:
                 return HttpResponseRedirect(target)
         context = {"menu": self.menu(request), "empty_text": self.empty_text}
@@ -235,7 +235,7 @@ class TaskListAdmin(PageAdmin):
         except BadFilter:
             return TaskFilter()
 
-    def _elsewhere(self, request: HttpRequest, term: str) -> str:
+    def _better_place(self, request: HttpRequest, term: str) -> str:
         """Return the address of the one task that term means, or of the list that has it."""
         other = self.other(request)
         there_too = f"?{urlencode({SEARCH_VAR: term})}"

@@ -125,6 +125,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # The page of a task in the admin says which user's request enqueued it.
+    "django_bgtasks.middleware.OriginMiddleware",
 ]
 TEMPLATES = [
     {
