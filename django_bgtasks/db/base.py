@@ -454,6 +454,10 @@ class DatabaseOperations:
                 kept.update(str(pk) for pk in mine.values_list("pk", flat=True))
         return kept
 
+    def approximate_count(self, table: str) -> int:
+        """Return about how many rows a table has, without reading it."""
+        raise NotImplementedError
+
     def tidy(self) -> None:
         """Have the database clear away what thousands of finished tasks left in the live table."""
 

@@ -271,6 +271,16 @@ class MySQLOperations(DatabaseOperations):
 
         return unit() if self.connection.in_atomic_block else self.retrying(unit)
 
+    def approximate_count(self, table: str) -> int:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT table_rows FROM information_schema.tables "
+                "WHERE table_schema = DATABASE() AND table_name = %s",
+                [table],
+            )
+            row = cursor.fetchone()
+        return int(row[0] or 0) if row else 0
+
     def change_detector(
         self, queues: Callable[[], Sequence[str]], *, listen: bool
     ) -> ChangeDetector:
