@@ -34,27 +34,21 @@ class Cause:
 
     group: FailureGroup
     state: FailureState
-    series: tuple[int, ...]
+    hours: tuple[int, ...]
 
     @property
-    def recent(self) -> int:
+    def count(self) -> int:
         """How many tasks failed for it in these hours."""
-        return sum(self.series)
+        return sum(self.hours)
 
 
 @dataclass(frozen=True, slots=True)
-class Causes:
-    """The most frequent causes, most frequent first; muted ones apart."""
+class Top:
+    """The most frequent causes that are not muted, and how many others there are."""
 
-    shown: list[Cause]
-    muted: list[Cause]
-    #: Causes that were as recent, and are in neither list.
+    open: list[Cause]
+    muted: int
     more: int
-
-    @property
-    def total(self) -> int:
-        """How many tasks failed for the causes that are listed."""
-        return sum(cause.recent for cause in (*self.shown, *self.muted))
 
 
 def hours_until(now: datetime, hours: int) -> list[datetime]:
@@ -78,36 +72,25 @@ def series(
     return {fingerprint: tuple(counts) for fingerprint, counts in found.items()}
 
 
-def causes(
-    alias: str, *, now: datetime | None = None, hours: int = RECENT, limit: int = 10
-) -> Causes:
+def top(alias: str, *, now: datetime | None = None, hours: int = RECENT, limit: int = 10) -> Top:
     """
     Return the causes for which most tasks failed in the last hours, in three queries.
 
-    now is an aware datetime, that of the database if not given. limit bounds
-    those that are shown and those that are muted, each.
+    now is an aware datetime, that of the database if not given.
     """
     now = now or operations_for(alias).now()
     counts = FailureCount.objects.using(alias).filter(hour__gte=hours_until(now, hours)[0])
     sums = counts.values("fingerprint").annotate(sum=Sum("count")).order_by("-sum", "fingerprint")
     order = [row["fingerprint"] for row in sums[:MOST]]
     groups = FailureGroup.objects.using(alias).defer("traceback").in_bulk(order)
-    lists: dict[bool, list[FailureGroup]] = {True: [], False: []}
-    for fingerprint in order:
-        group = groups.get(fingerprint)
-        if group is not None:
-            lists[group.state(now) == FailureState.MUTED].append(group)
-    shown, muted = lists[False][:limit], lists[True][:limit]
-    found = series(alias, [g.pk for g in (*shown, *muted)], now=now, hours=hours)
-    zeros = (0,) * hours
-
-    def cause(group: FailureGroup) -> Cause:
-        return Cause(group, group.state(now), found.get(group.pk, zeros))
-
-    return Causes(
-        shown=[cause(group) for group in shown],
-        muted=[cause(group) for group in muted],
-        more=sum(map(len, lists.values())) - len(shown) - len(muted),
+    there = [groups[fingerprint] for fingerprint in order if fingerprint in groups]
+    heard = [group for group in there if group.state(now) != FailureState.MUTED]
+    shown = heard[:limit]
+    found = series(alias, [group.pk for group in shown], now=now, hours=hours)
+    return Top(
+        open=[Cause(group, group.state(now), found.get(group.pk, (0,) * hours)) for group in shown],
+        muted=len(there) - len(heard),
+        more=len(heard) - len(shown),
     )
 
 
@@ -140,7 +123,7 @@ def reopen(alias: str, fingerprint: str) -> bool:
 
 
 def mute(alias: str, fingerprint: str, seconds: float) -> bool:
-    """Keep a cause out of the way for seconds from now; say whether there is such a cause."""
+    """Leave a cause out of the dashboard for seconds from now; say whether there is one."""
     until = operations_for(alias).now() + timedelta(seconds=seconds)
     return _change(alias, fingerprint, muted_until=until)
 

@@ -23,36 +23,35 @@ def test_causes_come_by_their_frequency_with_a_number_for_each_hour(django_asser
     group("b" * 32, counts={0: 1, 23: 9})
     group("c" * 32, counts={24: 7})
     with django_assert_num_queries(4):  # One of them asks for the time.
-        found = failures.causes("default")
-    assert [cause.group.pk[0] for cause in found.shown] == ["b", "a"]
-    b, a = found.shown
-    assert (a.recent, b.recent, found.total, found.more) == (3, 10, 13, 0)
-    assert a.series == (*[0] * 18, 1, 0, 0, 0, 0, 2)
-    assert b.series == (9, *[0] * 22, 1)
+        found = failures.top("default")
+    assert [cause.group.pk[0] for cause in found.open] == ["b", "a"]
+    b, a = found.open
+    assert (a.count, b.count, found.more) == (3, 10, 0)
+    assert a.hours == (*[0] * 18, 1, 0, 0, 0, 0, 2)
+    assert b.hours == (9, *[0] * 22, 1)
 
 
 def test_the_number_of_queries_does_not_grow_with_the_causes(django_assert_num_queries):
     for number in range(30):
         group(f"{number:032}", counts={0: number + 1})
     with django_assert_num_queries(3):
-        found = failures.causes("default", now=timezone.now(), limit=10)
-    assert [cause.recent for cause in found.shown] == list(range(30, 20, -1))
+        found = failures.top("default", now=timezone.now(), limit=10)
+    assert [cause.count for cause in found.open] == list(range(30, 20, -1))
     assert found.more == 20
 
 
-def test_muted_causes_stand_apart():
+def test_muted_causes_are_left_out_and_counted():
     group("a" * 32)
     group("b" * 32)
     failures.mute("default", "b" * 32, 3_600)
-    found = failures.causes("default")
-    assert [cause.group.pk[0] for cause in found.shown] == ["a"]
-    assert [cause.group.pk[0] for cause in found.muted] == ["b"]
-    assert found.muted[0].state == "muted"
+    found = failures.top("default")
+    assert [cause.group.pk[0] for cause in found.open] == ["a"]
+    assert (found.muted, found.more) == (1, 0)
 
 
 def test_without_failures_there_are_no_causes():
-    found = failures.causes("default")
-    assert (found.shown, found.muted, found.more, found.total) == ([], [], 0, 0)
+    found = failures.top("default")
+    assert (found.open, found.muted, found.more) == ([], 0, 0)
 
 
 def test_hours_are_those_of_utc_and_the_last_goes_on():

@@ -24,7 +24,7 @@ LAYERS = [
     {"batch"},
     {"checks"},
     {"backend", "standins"},
-    {"queues", "searching", "explaining", "failures"},
+    {"queues", "searching", "explaining", "filtering", "failures"},
     {"bulk", "workers"},
     {"schedules"},
     {"workflows"},

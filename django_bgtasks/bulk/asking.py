@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 from ..db import operations_for
@@ -48,13 +49,14 @@ def begin(
         name=_text(name, _NAME),
         verb=act.name,
         finished=selection.finished,
-        filter=selection.stored(),
-        words=_text(selection.words(), _WORDS),
+        filter=selection.filter.as_dict(),
+        words=_text(selection.in_words(alias), _WORDS),
         up_to=new_id(),
         estimate=estimate,
         rate=rate,
         asked_by=_text(by, _WHO),
-        asked_at=operations_for(alias).now(),
+        # The filter's ages count from when it was estimated.
+        asked_at=datetime.fromtimestamp(selection.asked_at, UTC),
     )
 
 

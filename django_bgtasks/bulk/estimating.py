@@ -8,23 +8,25 @@ spread over the time that the table covers.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from uuid import UUID
 
+from django.db.models import Exists, OuterRef
+
 from ..db import operations_for
+from ..filtering import RETRYING, TaskFilter
+from ..ids import first_id_of
 from ..models.failure import FailureGroup
+from ..states import LiveStatus
 from .selection import Selection
 from .verbs import Verb
 
 #: Rows that are looked at one by one.
 LIMIT = 10_000
 #: Samples, and rows of each.
-SAMPLES, ROWS = 4, 1_000
-#: The same of the errors of live tasks, which are long.
+SAMPLES, ROWS = 6, 500
+#: Rows whose errors, which are long, are looked at.
 ERRORS = 1_000
-
-_COLUMNS = ("pk", "status", "queue_name", "task_path", "failures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +60,32 @@ def rounded(count: int, is_exact: bool) -> int:
 
 def estimate(alias: str, selection: Selection) -> Estimate:
     """Return how many tasks a selection means, in ten queries or fewer."""
-    rows = selection.model._default_manager.using(alias).order_by()
-    narrow = _narrow(selection)
-    if rows.filter(**narrow)[: LIMIT + 1].count() <= LIMIT:
+    wanted = selection.filter
+    narrow = _narrow(selection).apply(selection.table(alias), now=selection.asked_at)
+    if narrow[: LIMIT + 1].count() <= LIMIT:
         return _counted(alias, selection)
-    if selection.cause:
-        group = FailureGroup.objects.using(alias).filter(pk=selection.cause).only("total").first()
+    if wanted == TaskFilter(status=wanted.status, cause=wanted.cause) and wanted.cause:
+        group = FailureGroup.objects.using(alias).filter(pk=wanted.cause).only("total").first()
         total = max(LIMIT, group.total if group else 0)
-        return Estimate({selection.status or "FAILED": total}, False)
+        return Estimate({wanted.status or "FAILED": total}, False)
     return _sampled(alias, selection)
 
 
-def _narrow(selection: Selection) -> dict[str, Any]:
-    """Return the conditions that an index answers best."""
-    conditions = selection.conditions()
-    if selection.cause:
-        return {"fingerprint": selection.cause}
-    if selection.status:
-        names = ["status"] if selection.finished else ["status", "queue_name"]
-        return {name: conditions[name] for name in names if name in conditions}
-    return selection.range()
+def _narrow(selection: Selection) -> TaskFilter:
+    """Return the part of the filter that an index answers best."""
+    wanted = selection.filter
+    for name in ("cause", "workflow", "schedule"):
+        if value := getattr(wanted, name):
+            return TaskFilter(**{name: value})
+    if wanted.status:
+        status = LiveStatus.SCHEDULED.value if wanted.status == RETRYING else wanted.status
+        return TaskFilter(status=status, queue="" if selection.finished else wanted.queue)
+    return TaskFilter(since=wanted.since)
 
 
 def _counted(alias: str, selection: Selection) -> Estimate:
     rows = selection.rows(alias)
-    if not selection.error:
+    if not selection.asks_errors:
         return Estimate(dict(Counter(rows.values_list("status", flat=True)[:LIMIT])), True)
     found = list(rows.values_list("status", "errors")[: ERRORS + 1])
     accepted = Counter(status for status, errors in found if selection.accepts(errors))
@@ -93,39 +96,36 @@ def _counted(alias: str, selection: Selection) -> Estimate:
 
 
 def _sampled(alias: str, selection: Selection) -> Estimate:
-    """Look at some rows after each of a few ids, evenly spread between the first and the last."""
-    rows = selection.model._default_manager.using(alias).filter(**selection.range())
-    first = rows.order_by("pk").values_list("pk", flat=True).first()
-    last = rows.order_by("-pk").values_list("pk", flat=True).first()
-    if first is None or last is None:
+    """Look at some rows after each of a few ids, evenly spread from the first to this moment."""
+    # The filter's own age bounds the part of the table that is looked at.
+    age = replace(TaskFilter(), since=selection.filter.since)
+    table = age.apply(selection.table(alias), now=selection.asked_at)
+    rows = selection.rows(alias)
+    first = table.order_by("pk").values_list("pk", flat=True).first()
+    if first is None:
         return Estimate({}, True)
-    columns = (*_COLUMNS, "errors") if selection.error else _COLUMNS
+    last = UUID(first_id_of(selection.asked_at))
     span = max(1, (last.int - first.int) // SAMPLES)
+    columns = ["pk", "status", "fits", "errors" if selection.asks_errors else "pk"]
+    table = table.annotate(fits=Exists(rows.filter(pk=OuterRef("pk"))))
     found: dict[str, float] = defaultdict(float)
     total = 0.0
     for number in range(SAMPLES):
-        start = UUID(int=first.int + number * span)
-        sample = list(rows.filter(pk__gte=start).order_by("pk").values(*columns)[:ROWS])
+        start = first.int + number * span
+        after = table.filter(pk__gte=UUID(int=start)).order_by("pk")
+        sample = list(after.values_list(*columns)[:ROWS])
         if not sample:
             continue
         # As dense as the sample is, so many rows its part of the time has.
-        part = len(sample) * span / max(1, sample[-1]["pk"].int - start.int)
+        part = len(sample) * span / max(1, sample[-1][0].int - start)
         total += part
-        for row in sample:
-            if _fits(selection, row):
-                found[row["status"]] += part / len(sample)
-    every: float = operations_for(alias).approximate_count(selection.model._meta.db_table)
-    if selection.range():
+        for _pk, status, fits, errors in sample:
+            if fits and selection.accepts(errors):
+                found[status] += part / len(sample)
+    if not total:
+        return Estimate({}, False)
+    every: float = operations_for(alias).estimate(selection.model)
+    if selection.filter.since:
         every = min(every, total)
     every = max(every, LIMIT)
     return Estimate({s: round(share / total * every) for s, share in found.items()}, False)
-
-
-def _fits(selection: Selection, row: dict[str, Any]) -> bool:
-    for name, value in selection.conditions().items():
-        if name == "failures__gt":
-            if not row["failures"] > value:
-                return False
-        elif row[name] != value:
-            return False
-    return selection.accepts(row.get("errors"))

@@ -20,9 +20,10 @@ from django.db import connections, transaction
 from django.db.models import F, Q
 
 from ..db import FailureKind, classify, operations_for
+from ..filtering import BadFilter, TaskFilter
 from ..models.bulk import BulkOperation, BulkState
 from .asking import OPEN
-from .selection import InvalidSelection, Selection
+from .selection import Selection
 from .verbs import RAISED, VERBS, Verb, reasons
 
 logger = logging.getLogger("django_bgtasks.worker")
@@ -86,8 +87,10 @@ def _do(alias: str, operation: BulkOperation, now: datetime) -> Batch:
     done = 0
     wait = 0.0
     try:
-        selection = Selection.read(operation.filter, finished=operation.finished)
-    except InvalidSelection as error:
+        selection = Selection.stored(
+            operation.filter, finished=operation.finished, asked_at=operation.asked_at
+        )
+    except BadFilter as error:
         operation.state, operation.error = BulkState.FAILED, str(error)[:ERROR_LENGTH]
     else:
         found = _next(alias, operation, selection)
@@ -113,13 +116,15 @@ def _next(alias: str, operation: BulkOperation, selection: Selection) -> _Found:
         below = {"pk__lt": operation.cursor}
     rows = selection.rows(alias).filter(**below)
     floor = None
-    if not selection.cause:  # The index of causes has nothing else to pass by.
-        table = selection.model._default_manager.using(alias)
-        here = table.filter(**selection.range()).filter(**below).order_by("-pk")
+    if not selection.filter.cause:  # The index of causes has nothing else to pass by.
+        # What was enqueued before the filter's age is not looked at.
+        age = TaskFilter(since=selection.filter.since)
+        here = age.apply(selection.table(alias), now=selection.asked_at)
+        here = here.filter(**below).order_by("-pk")
         floor = here.values_list("pk", flat=True)[LOOK : LOOK + 1].first()
         if floor is not None:
             rows = rows.filter(pk__gte=floor)
-    columns = ("pk", "errors") if selection.error else ("pk", "pk")
+    columns = ("pk", "errors") if selection.asks_errors else ("pk", "pk")
     found = list(rows.order_by("-pk").values_list(*columns)[:size])
     ids = [str(pk) for pk, errors in found if selection.accepts(errors)]
     if len(found) == size:

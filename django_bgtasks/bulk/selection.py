@@ -1,182 +1,126 @@
-"""Which tasks are meant: from an address or a stored filter to rows and to words."""
+"""Which tasks are meant: one table's that a filter of filtering.py lets through."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db.models import QuerySet
-from django.utils import timezone
-from django.utils.dateparse import parse_datetime
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
+from ..filtering import BadFilter, TaskFilter, from_mapping, is_filter, parse
+from ..models.failure import FailureGroup
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
-from ..states import FinalStatus, LiveStatus
 
-#: A state that is shown, and is no status: SCHEDULED after an attempt that failed.
-RETRYING = "RETRYING"
-#: Characters of a value.
-LONGEST = 255
-
-
-class InvalidSelection(ValueError):
-    """A filter that can't be read, or means something that is not understood here."""
+#: Parameters of the addresses of lists that say where in the list one is, and not of what.
+PLACES = frozenset({"p", "o", "e", "all", "before", "_changelist_filters", "_popup", "_to_field"})
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """
-    Tasks of one table: all of them that fit what is not empty.
+    Tasks that a filter lets through: results if finished, else live ones.
 
-    cause is a fingerprint and belongs to finished tasks; error is the path of
-    the exception's class that the latest attempt of a live task ended with.
-    since and before are aware and about when a task was enqueued.
+    asked_at, a time.time(), is what the filter's ages count from.
     """
 
     finished: bool
-    status: str = ""
-    queue: str = ""
-    task: str = ""
-    cause: str = ""
-    error: str = ""
-    since: datetime | None = None
-    before: datetime | None = None
+    filter: TaskFilter
+    asked_at: float
 
     @classmethod
-    def read(cls, given: Mapping[str, Any], *, finished: bool) -> Selection:
-        """
-        Return what a mapping of texts says, such as the query of an address.
+    def stored(cls, given: Mapping[str, Any], *, finished: bool, asked_at: datetime) -> Selection:
+        """Return the selection of a row of BulkOperation. Raise BadFilter."""
+        _refuse_unknown(given)
+        return cls.of(from_mapping(given), finished=finished, asked_at=asked_at.timestamp())
 
-        Raise InvalidSelection for what isn't understood: to leave a part of a
-        filter out would mean more tasks than somebody saw.
+    @classmethod
+    def of_address(cls, query: Mapping[str, str], *, finished: bool) -> Selection:
         """
-        values: dict[str, Any] = {}
-        known = [field.name for field in fields(cls) if field.name != "finished"]
-        for name, value in given.items():
-            if name not in known or (name == ("error" if finished else "cause") and value):
-                raise InvalidSelection(
-                    _("The filter “%(name)s” can't be used here. Known are: %(known)s.")
-                    % {"name": name, "known": ", ".join(known)}
-                )
-            if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
-                raise InvalidSelection(_("The value of “%(name)s” is no filter.") % {"name": name})
-            if value:
-                values[name] = _time(name, value) if name in ("since", "before") else value
-        status = values.get("status", "")
-        if status and status not in statuses(finished=finished):
-            raise InvalidSelection(
-                _("“%(status)s” is no status. Known are: %(known)s.")
-                % {"status": status, "known": ", ".join(statuses(finished=finished))}
+        Return what the list at an address with this query shows. Raise BadFilter.
+
+        What isn't understood is refused: to leave a part of a filter out would
+        mean more tasks than somebody saw.
+        """
+        given = {name: text for name, text in query.items() if name not in PLACES}
+        typed = given.pop("q", "").strip()
+        _refuse_unknown(given)
+        found = from_mapping(given)
+        if typed:
+            if not is_filter(typed):
+                raise BadFilter(_("An id means one task: act on its own page."))
+            for name, value in parse(typed).as_dict().items():
+                before = getattr(found, name)
+                if before and before != value:
+                    raise BadFilter(
+                        _("%(name)s can't be both %(one)r and %(other)r.")
+                        % {"name": name, "one": before, "other": value}
+                    )
+                found = replace(found, **{name: value})
+        return cls.of(found, finished=finished)
+
+    @classmethod
+    def of(cls, wanted: TaskFilter, *, finished: bool, asked_at: float | None = None) -> Selection:
+        """Return the selection of a filter. Raise BadFilter for one of the other table alone."""
+        if wanted.is_of_live is finished:
+            raise BadFilter(
+                _("No result has the status %(status)s.") % {"status": wanted.status.lower()}
+                if finished
+                else _("No live task has the status %(status)s.")
+                % {"status": wanted.status.lower()}
             )
-        return cls(finished=finished, **values)
-
-    def stored(self) -> dict[str, str]:
-        """Return what read() reads, as JSON has it."""
-        found = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "finished" and value:
-                found[field.name] = value.isoformat() if isinstance(value, datetime) else value
-        return found
+        if wanted.cause and not finished:
+            raise BadFilter(_("A cause is that of results, not of live tasks."))
+        return cls(finished, wanted, time.time() if asked_at is None else asked_at)
 
     @property
     def model(self) -> type[QueuedTask] | type[FinishedTask]:
         return FinishedTask if self.finished else QueuedTask
 
+    @property
+    def asks_errors(self) -> bool:
+        """Whether accepts() is to be asked of each row: a live task has its error in JSON."""
+        return bool(self.filter.error) and not self.finished
+
     def rows(self, alias: str) -> QuerySet[Any]:
-        """Return the rows, in no order. What error says is for accepts() to tell."""
-        rows = self.model._default_manager.using(alias).order_by()
-        return rows.filter(**self.range(), **self.conditions())
+        """Return the rows, in no order."""
+        wanted = replace(self.filter, error="") if self.asks_errors else self.filter
+        return wanted.apply(self.table(alias), now=self.asked_at)
 
-    def range(self) -> dict[str, Any]:
-        """Return the conditions on the primary key, which is the time of the enqueue."""
-        found = {}
-        if self.since is not None:
-            found["pk__gte"] = first_id(self.since)
-        if self.before is not None:
-            found["pk__lt"] = first_id(self.before)
-        return found
-
-    def conditions(self) -> dict[str, Any]:
-        """Return all other conditions."""
-        found: dict[str, Any] = {}
-        if self.status == RETRYING:
-            found.update(status=LiveStatus.SCHEDULED, failures__gt=0)
-        elif self.status:
-            found["status"] = self.status
-        if self.queue:
-            found["queue_name"] = self.queue
-        if self.task:
-            found["task_path"] = self.task
-        if self.cause:
-            found["fingerprint"] = self.cause
-        return found
+    def table(self, alias: str) -> QuerySet[Any]:
+        """Return all rows of the table, in no order."""
+        return self.model._default_manager.using(alias).order_by()
 
     def accepts(self, errors: Any) -> bool:
-        """Say whether the errors of a row are those that are meant."""
-        if not self.error:
+        """Say whether the latest error of a live task is the one that is asked for."""
+        if not self.asks_errors:
             return True
         last = errors[-1] if isinstance(errors, list) and errors else None
-        return isinstance(last, dict) and last.get("exception_class_path") == self.error
+        name = str(last.get("exception_class_path", "")) if isinstance(last, dict) else ""
+        wanted = self.filter.error.lower()
+        return name.lower() == wanted or name.rpartition(".")[2].lower().startswith(wanted)
 
-    def words(self) -> str:
+    def in_words(self, alias: str) -> str:
         """Return it as people read it; untrusted text is not escaped."""
-        parts = [_("Results") if self.finished else _("Tasks")]
-        if self.status:
-            parts.append(_("status: %(value)s") % {"value": status_in_words(self.status)})
-        for value, text in (
-            (self.queue, _("queue: %(value)s")),
-            (self.task, _("task: %(value)s")),
-            (self.cause, _("cause: %(value)s")),
-            (self.error, _("last error: %(value)s")),
-        ):
-            if value:
-                parts.append(text % {"value": value})
-        for moment, text in (
-            (self.since, _("enqueued since %(value)s")),
-            (self.before, _("enqueued before %(value)s")),
-        ):
-            if moment is not None:
-                local = timezone.localtime(moment)
-                parts.append(text % {"value": date_format(local, "Y-m-d H:i:s e")})
-        if len(parts) == 1:
-            return _("All results") if self.finished else _("All tasks")
-        return " · ".join(parts)
+        if not self.filter:
+            return _("all results") if self.finished else _("all tasks")
+        said = self.filter
+        if said.cause:
+            group = FailureGroup.objects.using(alias).defer("traceback").filter(pk=said.cause)
+            said = replace(said, cause=str(group.first() or said.cause))
+        kind = _("results: %(filter)s") if self.finished else _("tasks: %(filter)s")
+        return kind % {"filter": said.in_words()}
 
 
-def statuses(*, finished: bool) -> list[str]:
-    """Return the statuses of a table that a filter may name."""
-    return list(FinalStatus.values) if finished else [*LiveStatus.values, RETRYING]
-
-
-def status_in_words(status: str) -> str:
-    """Return a status, of either table, as people read it."""
-    if status == RETRYING:
-        return _("Waiting to retry")
-    labels = {**dict(LiveStatus.choices), **dict(FinalStatus.choices)}
-    return str(labels.get(status, status))
-
-
-def first_id(moment: datetime) -> UUID:
-    """Return the smallest UUIDv7 of an aware moment."""
-    milliseconds = max(0, int(moment.timestamp() * 1000)) & (2**48 - 1)
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62)
-
-
-def _time(name: str, text: str) -> datetime:
-    try:
-        # An address has a space where somebody has typed a plus.
-        found = parse_datetime(text.replace(" ", "+"))
-    except ValueError:
-        found = None
-    if found is None or timezone.is_naive(found):
-        raise InvalidSelection(
-            _("“%(value)s” of “%(name)s” is no time. Write 2026-01-31T14:00:00+00:00.")
-            % {"value": text, "name": name}
-        )
-    return found
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    known = TaskFilter.__slots__
+    for name, value in given.items():
+        if name not in known or not isinstance(value, str):
+            raise BadFilter(
+                _("%(name)r is no filter that is known here. There are: %(known)s.")
+                % {"name": name, "known": ", ".join(known)}
+            )

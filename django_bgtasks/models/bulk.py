@@ -39,7 +39,7 @@ class BulkOperation(models.Model):
     verb = models.CharField(_("action"), max_length=10, choices=BulkVerb.choices)
     # Whether it is about finished tasks, or about live ones.
     finished = models.BooleanField(_("results"))
-    # {"status": ..., "queue": ..., "task": ..., ...}: what bulk/selection.py understands.
+    # {"status": ..., "queue": ..., "task": ..., ...}: what filtering.py understands.
     filter = models.JSONField(_("filter"), default=dict)
     # The filter as it was shown to who asked.
     words = models.CharField(_("tasks"), max_length=500)

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from django.utils import timezone
 
+from django_bgtasks.bulk.selection import Selection
+from django_bgtasks.filtering import TaskFilter
 from django_bgtasks.ids import new_id
 from django_bgtasks.models import FailureCount, FailureGroup, FinishedTask, QueuedTask
 
@@ -67,3 +69,13 @@ def group(fingerprint=FINGERPRINT, *, counts=None, **given):
             fingerprint=fingerprint, hour=this - timedelta(hours=ago), count=count
         )
     return found
+
+
+def results(**given):
+    """Return the selection of results that a TaskFilter with these values lets through."""
+    return Selection.of(TaskFilter(**given), finished=True)
+
+
+def tasks(**given):
+    """The same of live tasks."""
+    return Selection.of(TaskFilter(**given), finished=False)

@@ -12,17 +12,17 @@ from django_bgtasks import chain
 from django_bgtasks.bulk import running, verbs
 from django_bgtasks.bulk.asking import abort, begin
 from django_bgtasks.bulk.running import work
-from django_bgtasks.bulk.selection import RETRYING, Selection
+from django_bgtasks.filtering import RETRYING
 from django_bgtasks.models import BulkOperation, FinishedTask, QueuedTask, Step
 
 from .. import factories, policy_tasks
 from ..sample_tasks import answer, stop_with_value_error
 from ..workflows.driver import Driver
-from .rows import FINGERPRINT, finished, queued
+from .rows import FINGERPRINT, finished, queued, results, tasks
 
 pytestmark = pytest.mark.django_db
 
-RESULTS, TASKS = Selection(finished=True), Selection(finished=False)
+RESULTS, TASKS = results(), tasks()
 
 
 def do(operation, limit=1_000):
@@ -43,9 +43,7 @@ def test_all_that_fits_is_retried_and_the_rest_is_not_looked_at():
     rows = finished(7)
     finished(2, queue_name="emails")
     finished(3, status="SUCCESSFUL")
-    operation = do(
-        begin("default", Selection(True, status="FAILED", queue="default"), "retry", by="ann")
-    )
+    operation = do(begin("default", results(status="FAILED", queue="default"), "retry", by="ann"))
     assert (operation.state, operation.done, operation.skipped) == ("DONE", 7, {})
     assert {row.pk for row in QueuedTask.objects.all()} == {row.pk for row in rows}
     assert set(QueuedTask.objects.values_list("reason", flat=True)) == {"Retried by ann."}
@@ -69,7 +67,7 @@ def test_a_batch_looks_at_so_many_rows_and_no_more(monkeypatch):
     wanted = finished(2)
     finished(9, status="SUCCESSFUL")
     also = finished(1)
-    operation = begin("default", Selection(True, status="FAILED"), "retry")
+    operation = begin("default", results(status="FAILED"), "retry")
     with CaptureQueriesContext(connection) as queries:
         assert work("default").done == 1
     assert not any("COUNT(" in query["sql"] for query in queries)
@@ -82,7 +80,7 @@ def test_a_cause_is_read_by_its_index(monkeypatch):
     monkeypatch.setattr(running, "LOOK", 1)
     finished(3, fingerprint=FINGERPRINT)
     finished(5)
-    assert do(begin("default", Selection(True, cause=FINGERPRINT), "retry")).done == 3
+    assert do(begin("default", results(cause=FINGERPRINT), "retry")).done == 3
 
 
 def test_what_comes_later_is_not_swept_in():
@@ -99,7 +97,7 @@ def test_what_fails_again_meanwhile_is_not_retried_twice(monkeypatch):
     operation = begin("default", RESULTS, "retry")
     work("default")
     (claimed,) = factories.claim()
-    factories.end(claimed, error="builtins.ValueError")
+    factories.end(claimed, error="ValueError")
     assert do(operation).done == 2
     assert FinishedTask.objects.get().status == "FAILED"
 
@@ -126,7 +124,7 @@ def test_tasks_that_wait_to_retry_are_cancelled_by_their_last_error():
     wanted = queued(2, status="SCHEDULED", failures=1, errors=[entry])
     queued(1, status="SCHEDULED", failures=1, errors=[entry, {"exception_class_path": "x.Other"}])
     queued(1, status="SCHEDULED")
-    selection = Selection(False, status=RETRYING, error="builtins.ValueError")
+    selection = tasks(status=RETRYING, error="ValueError")
     assert do(begin("default", selection, "cancel")).done == 2
     assert {row.pk for row in FinishedTask.objects.all()} == {row.pk for row in wanted}
 
@@ -152,10 +150,10 @@ def test_members_of_workflows_are_not_deleted_nor_retried_before_their_parents()
     Driver().drain()
     assert do(begin("default", RESULTS, "delete")).skipped == {"WORKFLOW": 2}
     child = FinishedTask.objects.get(status="CANCELLED")
-    operation = do(begin("default", Selection(True, status="CANCELLED"), "retry"))
+    operation = do(begin("default", results(status="CANCELLED"), "retry"))
     assert operation.skipped == {"PARENTS": 1}
     assert FinishedTask.objects.filter(pk=child.pk).exists()
-    assert do(begin("default", Selection(True, status="FAILED"), "retry")).done == 1
+    assert do(begin("default", results(status="FAILED"), "retry")).done == 1
 
 
 def test_one_task_that_can_not_be_changed_keeps_no_other_waiting(monkeypatch):

@@ -3,10 +3,9 @@
 import pytest
 
 from django_bgtasks.bulk.asking import begin
-from django_bgtasks.bulk.selection import Selection
 from django_bgtasks.models import BulkOperation, FinishedTask, QueuedTask
 
-from ..bulk.rows import finished
+from ..bulk.rows import finished, results
 from .conftest import until, until_all_ended
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -17,7 +16,7 @@ COUNT = 3_000
 def test_each_task_is_retried_once_though_a_worker_is_killed_in_the_middle(start_worker):
     finished(COUNT, queue_name="emails")
     finished(10, status="SUCCESSFUL", queue_name="emails")
-    operation = begin("default", Selection(True, queue="emails"), "retry", rate=1_000)
+    operation = begin("default", results(queue="emails"), "retry", rate=1_000)
     # They serve another queue: what is retried stays where it is.
     workers = [start_worker("reports", "-p", 1) for _ in range(2)]
     until(lambda: BulkOperation.objects.get().done > 0)
@@ -35,7 +34,7 @@ def test_each_task_is_retried_once_though_a_worker_is_killed_in_the_middle(start
 def test_what_was_retried_runs_at_once(start_worker):
     finished(50, args=[1, 2])
     start_worker("-p", 1)
-    begin("default", Selection(True, status="FAILED"), "retry")
+    begin("default", results(status="FAILED"), "retry")
     until(lambda: BulkOperation.objects.get().state == "DONE")
     until_all_ended()
     assert FinishedTask.objects.filter(status="SUCCESSFUL").count() == 50
