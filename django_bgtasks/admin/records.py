@@ -26,7 +26,8 @@ from ..models.queued import QueuedTask
 from ..searching import matches
 from ..states import LiveStatus
 from . import notes, payload
-from .base import BaseAdmin, clock_of
+from .base import clock_of
+from .bulk_page import BulkPage
 from .display import visible
 from .facts import TaskFacts
 from .filters import QueueFilter, StatusFilter
@@ -36,7 +37,7 @@ from .verbs import SKIPPED, Verb
 WAITS = frozenset({LiveStatus.SCHEDULED, LiveStatus.WAITING, LiveStatus.READY})
 
 
-class TaskRecordAdmin(TaskFacts, BaseAdmin):
+class TaskRecordAdmin(TaskFacts, BulkPage):
     """
     Either table of tasks. An address of a task keeps working when its row moves
     to the other one.
