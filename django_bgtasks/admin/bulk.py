@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from .. import workers
 from ..bulk.asking import OPEN, abort
@@ -156,7 +156,7 @@ class BulkOperationAdmin(PageAdmin):
             may_abort = is_open and self.may(request, "change_bulkoperation")
             return {
                 "operation": operation,
-                "name": visible(operation.name or operation.get_verb_display()),
+                "page_name": visible(operation.name or operation.get_verb_display()),
                 "verb": operation.get_verb_display(),
                 "state": badge(_COLORS[operation.state], operation.get_state_display()),
                 "is_open": is_open,
@@ -184,7 +184,7 @@ class BulkOperationAdmin(PageAdmin):
         return self.page(
             request,
             "admin/bgtasks/bulk_operation.html",
-            title=visible(operation)[:150],
+            title=_("Bulk operation: %(verb)s") % {"verb": operation.get_verb_display().lower()},
             context=context,
             stamp=lambda: _stamp(operation, now),
         )
@@ -234,10 +234,13 @@ def _progress(operation: BulkOperation) -> dict[str, Any]:
         "seen": number_format(seen, force_grouping=True),
         "total": number_format(total, force_grouping=True),
     }
+    looked_at = ngettext("%(seen)s task was looked at", "%(seen)s tasks were looked at", seen) % {
+        "seen": number_format(seen, force_grouping=True)
+    }
     full = max(total, 1)
     return {
         "bar": charts.meter(full if ended else seen, full, label, OK if ended else RUN),
-        "progress": number_format(seen, force_grouping=True) if ended else label,
+        "progress": looked_at if ended else label,
         "done": number_format(operation.done, force_grouping=True),
         "estimate": "-"
         if operation.estimate is None

@@ -15,7 +15,9 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -131,7 +133,7 @@ class FailureGroupAdmin(PageAdmin):
     @admin.display(description=gettext_lazy("cause"))
     def cause(self, obj: FailureGroup) -> str:
         return format_html(
-            '<span title="{}">{}</span> <span class="bgt bgt-said">{}</span>',
+            '<span title="{}">{}</span> <span class="bgt-said">{}</span>',
             visible(obj.exception_class),
             visible(obj.exception_name),
             visible(obj.message),
@@ -142,7 +144,7 @@ class FailureGroupAdmin(PageAdmin):
         return format_html(
             '<span title="{}">{}</span>',
             visible(obj.task_path),
-            visible(obj.task_path.rpartition(".")[2]),
+            _breakable(visible(obj.task_path.rpartition(".")[2])),
         )
 
     @admin.display(description=gettext_lazy("24 h"))
@@ -274,7 +276,11 @@ class FailureGroupAdmin(PageAdmin):
         def context() -> dict[str, Any]:
             return {
                 "group": group,
-                "name": visible(group.exception_name),
+                "page_name": _("%(exception)s in %(task)s")
+                % {
+                    "exception": visible(group.exception_name),
+                    "task": visible(group.task_path.rpartition(".")[2]),
+                },
                 "exception": visible(group.exception_class),
                 "task": visible(group.task_path),
                 "message": visible(group.message),
@@ -297,14 +303,11 @@ class FailureGroupAdmin(PageAdmin):
                 **self._affected(request, group, now),
             }
 
-        title = _("%(exception)s in %(task)s") % {
-            "exception": visible(group.exception_name),
-            "task": visible(group.task_path.rpartition(".")[2]),
-        }
         return self.page(
             request,
             "admin/bgtasks/failure.html",
-            title=title,
+            # Short: the name of a task is one word, and the theme's heading breaks none.
+            title=Truncator(visible(group.exception_name)).chars(30),
             context=context,
             stamp=lambda: _stamp(group, now, state),
         )
@@ -399,6 +402,12 @@ class FailureGroupAdmin(PageAdmin):
                 for row in latest[:LISTED]
             ],
         }
+
+
+def _breakable(name: str) -> SafeString:
+    """Return a name that may go on in the next line after each of its words."""
+    words = ((word,) for word in name.split("_"))
+    return format_html_join(SafeString("_<wbr>"), "{}", words)
 
 
 def _stamp(group: FailureGroup, now: datetime, state: FailureState) -> Sequence[Any]:
