@@ -140,4 +140,6 @@ def _change(alias: str, fingerprint: str, **changes: Any) -> bool:
 
 
 def _text(text: str, longest: int | None) -> str:
-    return text.replace("\x00", "").strip()[:longest]
+    # A shell's argument may have bytes that are no text.
+    known = text.encode("utf-8", "replace").decode()
+    return known.replace("\x00", "").strip()[:longest]

@@ -105,7 +105,7 @@ class FailureChangeList(BoundedChangeList):
 class FailureGroupAdmin(PageAdmin):
     """Causes of failures; workers write them, people acknowledge and mute them."""
 
-    list_display = ("cause", "task", "recent", "in_all", "first", "last", "state")
+    list_display = ("cause", "task", "recent", "in_all", "last", "state", "first")
     list_filter = (StateFilter, FailedTaskFilter)
     deferred = ("traceback",)
 

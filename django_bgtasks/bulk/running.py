@@ -74,7 +74,17 @@ def work(alias: str) -> Batch | None:
             # Another worker is at it, or somebody has aborted it: look again soon.
             return Batch(0, 0.2) if operation is None else _do(alias, operation, now)
 
-    batch = operations.retrying(unit)
+    try:
+        batch = operations.retrying(unit)
+    except Exception as error:
+        if classify(error) is FailureKind.TRANSIENT:
+            raise
+        # It would be so again, at once and for ever.
+        logger.exception("Bulk operation %s failed.", pk)
+        rows.filter(pk=pk).update(
+            state=BulkState.FAILED, error=_in_words(error), finished_at=operations.now()
+        )
+        return Batch(0, 0.0)
     if batch.done:
         operations.pause()
     return batch
@@ -91,7 +101,7 @@ def _do(alias: str, operation: BulkOperation, now: datetime) -> Batch:
             operation.filter, finished=operation.finished, asked_at=operation.asked_at
         )
     except BadFilter as error:
-        operation.state, operation.error = BulkState.FAILED, str(error)[:ERROR_LENGTH]
+        operation.state, operation.error = BulkState.FAILED, _in_words(error)
     else:
         found = _next(alias, operation, selection)
         done = _act(alias, operation, verb, found.ids)
@@ -151,8 +161,7 @@ def _act(alias: str, operation: BulkOperation, verb: Verb, ids: Sequence[str]) -
                 if classify(error) is FailureKind.TRANSIENT:
                     raise
                 raised.append(pk)
-                text = f"{pk}: {type(error).__name__}: {error}"
-                operation.error = operation.error or text.replace("\x00", "")[:ERROR_LENGTH]
+                operation.error = operation.error or f"{pk}: {_in_words(error)}"
     touched = {*done, *raised}
     counts = Counter(operation.skipped)
     counts.update(reasons(alias, verb, [pk for pk in ids if pk not in touched]))
@@ -166,3 +175,10 @@ def _act(alias: str, operation: BulkOperation, verb: Verb, ids: Sequence[str]) -
 def _try(alias: str, verb: Verb, ids: Sequence[str], by: str) -> list[str]:
     with transaction.atomic(using=alias):
         return verb.act(alias, ids, by)
+
+
+def _in_words(error: Exception) -> str:
+    """Return what any column of text can hold of an exception."""
+    text = str(error) if isinstance(error, BadFilter) else f"{type(error).__name__}: {error}"
+    known = text.encode("utf-8", "replace").decode()
+    return known.replace("\x00", "")[:ERROR_LENGTH]

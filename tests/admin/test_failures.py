@@ -46,7 +46,7 @@ def act(client, name, **data):
 def test_the_list_says_what_failed_where_and_how_often(viewer):
     group(counts={0: 3, 30: 4})
     content = text(viewer.get(changelist("failuregroup")))
-    assert "ValueError order <n> not found add 3 7 just now just now Open" in plain(content)
+    assert "ValueError order <n> not found add 3 7 just now Open just now" in plain(content)
     assert 'title="tests.tasks.add"' in content
     assert f"?cause={FINGERPRINT}&amp;since=24h" in content
     assert CALM not in content

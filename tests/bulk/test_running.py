@@ -2,9 +2,10 @@
 
 import threading
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -163,13 +164,13 @@ def test_one_task_that_can_not_be_changed_keeps_no_other_waiting(monkeypatch):
 
     def act(alias, ids, by):
         if bad in ids:
-            raise KeyError("what\x00ever")
+            raise ValueError("what\x00ever \ud800")
         return retry.act(alias, ids, by)
 
     monkeypatch.setitem(verbs.VERBS, "retry", verbs.Verb(*_parts(retry, act=act)))
     operation = do(begin("default", RESULTS, "retry"))
     assert (operation.state, operation.done, operation.skipped) == ("DONE", 4, {"ERROR": 1})
-    assert operation.error == f"{bad}: KeyError: 'what\\x00ever'"
+    assert operation.error == f"{bad}: ValueError: whatever ?"
 
 
 def _parts(verb, **changes):
@@ -184,6 +185,23 @@ def test_a_filter_that_cannot_be_read_ends_the_operation():
     assert operation.state == "FAILED"
     assert "color" in operation.error
     assert operation.finished_at is not None
+
+
+def test_what_would_fail_for_ever_ends_the_operation_and_no_other(monkeypatch):
+    finished(1)
+    queued(1)
+    broken, other = begin("default", RESULTS, "retry"), begin("default", TASKS, "cancel")
+    original = running._next
+
+    def find(alias, operation, selection):
+        if operation.pk == UUID(broken.pk):
+            raise TypeError("it does not fit \ud800")
+        return original(alias, operation, selection)
+
+    monkeypatch.setattr(running, "_next", find)
+    assert do(other).state == "DONE"
+    broken.refresh_from_db()
+    assert (broken.state, broken.error) == ("FAILED", "TypeError: it does not fit ?")
 
 
 def test_a_rate_is_kept_by_the_clock_of_the_database():
@@ -270,9 +288,13 @@ def test_two_workers_never_do_the_same_batch(monkeypatch):
 def test_a_batch_that_is_not_committed_left_nothing(monkeypatch):
     finished(5)
     operation = begin("default", RESULTS, "retry")
+
+    def gone(*args, **kwargs):
+        raise OperationalError("the server has gone away")
+
     with monkeypatch.context() as patched:
-        patched.setattr(BulkOperation, "save", lambda *args, **kwargs: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        patched.setattr(BulkOperation, "save", gone)
+        with pytest.raises(OperationalError):
             work("default")
     assert not QueuedTask.objects.exists()
     assert do(operation).done == 5
