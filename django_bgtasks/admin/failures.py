@@ -368,7 +368,9 @@ class FailureGroupAdmin(PageAdmin):
 
     def _affected(self, request: HttpRequest, group: FailureGroup, now: datetime) -> dict[str, Any]:
         """Return queues, workers and the latest tasks, from the newest ones alone."""
-        rows = FinishedTask.objects.using(self.alias).filter(fingerprint=group.pk)
+        # Above "", too: SQLite takes a partial index only for its own condition.
+        caused = {"fingerprint": group.pk, "fingerprint__gt": ""}
+        rows = FinishedTask.objects.using(self.alias).filter(**caused)
         columns = ("task_path", "queue_name", "worker_id", "finished_at", "attempt", "reason")
         latest = list(rows.order_by("-pk").only(*columns)[:LATEST])
         linked = self.may(request, "view_finishedtask")

@@ -11,8 +11,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
-
 from ..db import operations_for
 from ..filtering import RETRYING, TaskFilter
 from ..ids import first_id_of
@@ -106,22 +104,24 @@ def _sampled(alias: str, selection: Selection) -> Estimate:
         return Estimate({}, True)
     last = UUID(first_id_of(selection.asked_at))
     span = max(1, (last.int - first.int) // SAMPLES)
-    columns = ["pk", "status", "fits", "errors" if selection.asks_errors else "pk"]
-    table = table.annotate(fits=Exists(rows.filter(pk=OuterRef("pk"))))
-    found: dict[str, float] = defaultdict(float)
-    total = 0.0
+    samples = []
     for number in range(SAMPLES):
         start = first.int + number * span
         after = table.filter(pk__gte=UUID(int=start)).order_by("pk")
-        sample = list(after.values_list(*columns)[:ROWS])
-        if not sample:
-            continue
-        # As dense as the sample is, so many rows its part of the time has.
-        part = len(sample) * span / max(1, sample[-1][0].int - start)
-        total += part
-        for _pk, status, fits, errors in sample:
-            if fits and selection.accepts(errors):
-                found[status] += part / len(sample)
+        ids = list(after.values_list("pk", flat=True)[:ROWS])
+        if ids:
+            # As dense as the sample is, so many rows its part of the time has.
+            samples.append((len(ids) * span / max(1, ids[-1].int - start), ids))
+    total = sum(part for part, _ids in samples)
+    weights: dict[UUID, float] = defaultdict(float)
+    for part, ids in samples:
+        for pk in ids:
+            weights[pk] += part / len(ids)
+    columns = ("pk", "status", "errors" if selection.asks_errors else "pk")
+    found: dict[str, float] = defaultdict(float)
+    for pk, status, errors in rows.filter(pk__in=list(weights)).values_list(*columns):
+        if selection.accepts(errors):
+            found[status] += weights[pk]
     if not total:
         return Estimate({}, False)
     every: float = operations_for(alias).estimate(selection.model)

@@ -143,6 +143,15 @@ def test_a_frequent_cause_is_as_large_as_its_group_says(monkeypatch):
     assert estimate("default", results(cause="a" * 32)).count == 1
 
 
+def test_tasks_of_a_cause_are_found_by_its_index():
+    finished(300)
+    finished(3, fingerprint=FINGERPRINT)
+    rows = results(cause=FINGERPRINT).rows("default").order_by("-pk")
+    if connection.vendor == "sqlite":
+        assert "bgtasks_cause" in rows.explain()
+    assert rows.count() == 3
+
+
 def test_errors_of_many_tasks_are_sampled(monkeypatch):
     monkeypatch.setattr(estimating, "ERRORS", 10)
     entry = [{"exception_class_path": "builtins.ValueError"}]
