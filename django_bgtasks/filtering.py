@@ -134,7 +134,8 @@ class TaskFilter:
         if causes is not None:
             if not is_finished or not causes:
                 return None
-            found &= Q(fingerprint__in=sorted(causes))
+            # Said twice, since SQLite takes a partial index only for its own condition.
+            found &= Q(fingerprint__in=sorted(causes), fingerprint__gt="")
         if self.key:
             marks = "options__marks"
             found &= Q(**{f"{marks}__unique__1": self.key}) | Q(

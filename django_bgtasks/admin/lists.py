@@ -24,6 +24,7 @@ from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from ..searching import matches
 from .base import AtLeast, BoundedChangeList
+from .bulk_page import BulkPage
 from .display import visible
 from .filters import (
     CauseFilter,
@@ -35,7 +36,6 @@ from .filters import (
     TaskPathFilter,
     WorkflowFilter,
 )
-from .pages import PageAdmin
 
 #: Rows that are looked through for what no index has together.
 NEWEST = 100_000
@@ -169,7 +169,7 @@ class TaskChangeList(BoundedChangeList):
         return bool(self.has_active_filters or self.query)
 
 
-class TaskListAdmin(PageAdmin):
+class TaskListAdmin(BulkPage):
     """The list of either table of tasks."""
 
     change_list_template = "admin/bgtasks/change_list.html"
@@ -220,7 +220,11 @@ class TaskListAdmin(PageAdmin):
             target = self._better_place(request, term)
             if target:
                 return HttpResponseRedirect(target)
-        context = {"menu": self.menu(request), "empty_text": self.empty_text}
+        context = {
+            "menu": self.menu(request),
+            "empty_text": self.empty_text,
+            "bulk_address": self.bulk_address(request),
+        }
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     #: What an empty list says.
