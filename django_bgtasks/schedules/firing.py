@@ -13,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, transaction
 from django.db.models import Q
@@ -42,7 +42,7 @@ MOST_MADE_UP = 100
 MOST_COUNTED = 1000
 #: Schedules of one transaction.
 BATCH = 25
-#: Earlier runs that are asked whether their tasks have ended.
+#: Runs that are asked at a time whether their tasks have ended.
 LOOK_BACK = 100
 #: Seconds between two looks at whether a held run may begin.
 HOLD_POLL = 1.0
@@ -52,6 +52,8 @@ TRIES = 10
 #: one may, during a deploy.
 UNKNOWN_PAUSE = 60.0
 
+#: Seconds between two looks at the clock of a database where nothing is planned.
+IDLE_PAUSE = 60.0
 #: A clock that is further back than this was set.
 CLOCK_STEP = timedelta(seconds=2)
 
@@ -65,6 +67,13 @@ class Fired:
     ids: list[str] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
     next_in: float | None = None
+
+
+class LiveTask(NamedTuple):
+    """Why there is a task that has not ended, and whether its due time was missed."""
+
+    kind: str
+    late: bool
 
 
 @dataclass(slots=True)
@@ -86,15 +95,19 @@ class Scheduler:
         self._unknown: dict[int, float] = {}
         # The latest time of the database that was seen.
         self._seen: datetime | None = None
+        # While nothing is planned: until when the clock isn't asked, either.
+        self._idle_until = 0.0
 
     def fire_due(self, *, now: datetime | None = None) -> Fired:
         """Fire what is due, BATCH schedules at most. Runs no code of the project."""
-        first, moment = self._look(now)
-        if first is None:
+        first, looked_at = self._look(now)
+        if first is None and time.monotonic() < self._idle_until:
             return Fired()
-        if self._seen is not None and moment < self._seen - CLOCK_STEP:
+        self._idle_until = time.monotonic() + IDLE_PAUSE
+        moment = looked_at or operations_for(self._alias).now()
+        if self._is_behind(moment):
             self._clock_went_back(moment)
-            first, moment = self._look(now)
+            first, _ = self._look(now)
         self._seen = moment
         if first is None or first > moment:
             return Fired(next_in=None if first is None else (first - moment).total_seconds())
@@ -107,19 +120,31 @@ class Scheduler:
             return done
 
         fired = operations_for(self._alias).retrying(unit)
-        first, moment = self._look(now)
-        if first is not None:
-            fired.next_in = max(0.0, (first - moment).total_seconds())
+        first, looked_at = self._look(now)
+        if first is not None and looked_at is not None:
+            fired.next_in = max(0.0, (first - looked_at).total_seconds())
         return fired
 
-    def _look(self, now: datetime | None) -> tuple[datetime | None, datetime]:
-        """Return when the first schedule is to be looked at, and the database's time."""
+    def _look(self, now: datetime | None) -> tuple[datetime | None, datetime | None]:
+        """
+        Return when the first schedule is to be looked at, and the database's time.
+
+        Neither is known where nothing is planned and now isn't given.
+        """
         rows = self._rows().order_by("look_at")
         if now is not None:
             return rows.values_list("look_at", flat=True).first(), now
         clock = operations_for(self._alias).now_expression(None)
         found = rows.annotate(now=clock).values_list("look_at", "now").first()
-        return found or (None, datetime.now(UTC))
+        return found or (None, None)
+
+    def _is_behind(self, now: datetime) -> bool:
+        """Say whether the clock was further on: seen by this process, or written by another."""
+        if self._seen is not None:
+            return now < self._seen - CLOCK_STEP
+        ahead = now + CLOCK_STEP
+        written = Q(last_due_at__gt=ahead) | Q(planned_from__gt=ahead)
+        return self._schedules().filter(written, enabled=True).exists()
 
     def _clock_went_back(self, now: datetime) -> None:
         """
@@ -133,24 +158,37 @@ class Scheduler:
         def unit() -> None:
             with operations_for(self._alias).write():
                 ahead = Q(next_due_at__gt=now) | Q(look_at__gt=now)
-                for row in self._rows().select_for_update().filter(ahead):
-                    try:
-                        due = row.next_due_at and row.next_after(now)
-                    except TimetableError:
-                        continue  # When it is due, that is written down.
-                    look = now if row.holds else due
-                    Schedule.objects.using(self._alias).filter(pk=row.pk).update(
-                        next_due_at=due, look_at=look
-                    )
+                ahead |= Q(last_due_at__gt=now) | Q(planned_from__gt=now)
+                rows = self._schedules().select_for_update().filter(ahead, enabled=True)
+                for row in rows:
+                    self._plan_back(row, now)
 
         operations_for(self._alias).retrying(unit)
+
+    def _plan_back(self, row: Schedule, now: datetime) -> None:
+        """Plan a row as if the clock had never been further on."""
+        try:
+            row.next_due_at = None if row.is_exhausted else row.next_after(now)
+        except TimetableError:
+            return  # When it is due, that is written down.
+        row.look_at = now if row.holds else row.next_due_at
+        if row.last_due_at is not None and row.last_due_at > now:
+            runs = ScheduleRun.objects.using(self._alias).filter(schedule=row, kind=RunKind.PLAN)
+            before = runs.filter(due_at__lte=now).order_by("-due_at")
+            row.last_due_at = before.values_list("due_at", flat=True).first()
+        if row.planned_from is not None:
+            row.planned_from = min(row.planned_from, now)
+        names = ("next_due_at", "look_at", "last_due_at", "planned_from")
+        changes = {name: getattr(row, name) for name in names}
+        Schedule.objects.using(self._alias).filter(pk=row.pk).update(**changes)
+
+    def _schedules(self) -> Any:
+        return Schedule.objects.using(self._alias).filter(backend__in=self._backends)
 
     def _rows(self) -> Any:
         now = time.monotonic()
         self._unknown = {pk: until for pk, until in self._unknown.items() if until > now}
-        rows = Schedule.objects.using(self._alias).filter(
-            look_at__isnull=False, backend__in=self._backends
-        )
+        rows = self._schedules().filter(look_at__isnull=False)
         return rows.exclude(pk__in=self._unknown) if self._unknown else rows
 
     def _locked(self, now: datetime) -> list[Schedule]:
@@ -198,7 +236,8 @@ def note_error(
     changes: dict[str, Any] = {"errors": tries, "error": text[:2000], "look_at": again}
     if disabled:
         logger.error("Schedule %r is disabled: it could not be fired %d times.", row.name, tries)
-        changes |= {"enabled": False, "look_at": None, "next_due_at": None}
+        row.drop_held(alias, "The schedule was disabled by its errors.")
+        changes |= {"enabled": False, "look_at": None, "next_due_at": None, "holds": row.holds}
     Schedule.objects.using(alias).filter(pk=row.pk).update(**changes)
 
 
@@ -211,7 +250,7 @@ class Turn:
         self.alias = alias
         self.ids: list[str] = []
         self.queues: set[str] = set()
-        self._live: list[str] | None = None
+        self._live: dict[str, LiveTask] | None = None
 
     def take(self) -> None:
         """Begin a held run if its time has come; fire what is due; plan the next due time."""
@@ -308,10 +347,14 @@ class Turn:
         for due in reversed(times):
             if row.is_exhausted:
                 break
-            self._deal_with(due, catching_up=True)
+            self._deal_with(due, late=True)
 
-    def _deal_with(self, due: datetime, *, missed: int = 0, catching_up: bool = False) -> None:
-        """Fire a due time, or do what overlap says if an earlier task has not ended."""
+    def _deal_with(self, due: datetime, *, missed: int = 0, late: bool = False) -> None:
+        """
+        Fire a due time, or do what overlap says if an earlier task has not ended.
+
+        late ones are those that are made up for, each in its turn.
+        """
         row = self.row
         dealt_with = ScheduleRun.objects.using(self.alias).filter(schedule_id=row.pk, due_at=due)
         if dealt_with.exclude(status=RunStatus.MISSED).exists():
@@ -323,19 +366,35 @@ class Turn:
         if row.overlap != Overlap.ALLOW and (row.holds or self._still_running()):
             if row.overlap == Overlap.CANCEL:
                 self._cancel_earlier()
-            elif catching_up or (row.overlap == Overlap.QUEUE and not row.holds):
-                self._record(due, RunStatus.HELD, missed=missed)
+            elif late or not (why := self._why_not_held()):
+                self._record(due, RunStatus.HELD, missed=missed, late=late)
                 row.holds = True
                 return
             else:
-                why = (
-                    "Another run waits already."
-                    if row.overlap == Overlap.QUEUE
-                    else "The task of an earlier run had not ended."
-                )
                 self._record(due, RunStatus.SKIPPED, missed=missed, reason=why)
                 return
-        self._enqueue(due, missed=missed)
+        self._enqueue(due, missed=missed, late=late)
+
+    def _why_not_held(self) -> str:
+        """Return why a due time, while an earlier task goes on, comes to nothing; "": it waits."""
+        row = self.row
+        held = self._held().filter(kind=RunKind.PLAN)
+        if self._is_catching_up(held):
+            # The times meanwhile were no less promised than those before.
+            if held[MOST_MADE_UP - 1 : MOST_MADE_UP].exists():
+                return f"{MOST_MADE_UP} runs wait already."
+            return ""
+        if row.overlap == Overlap.QUEUE:
+            return "Another run waits already." if row.holds and held.exists() else ""
+        return "The task of an earlier run had not ended."
+
+    def _is_catching_up(self, held: Any) -> bool:
+        """Say whether missed runs are still made up for, one after another."""
+        if self.row.missed != Missed.ALL:
+            return False
+        return any(task.late for task in self._still_running().values()) or (
+            self.row.holds and held.filter(late=True).exists()
+        )
 
     def _record(self, due: datetime, status: RunStatus, **more: Any) -> bool:
         """Write down what became of a due time; say whether that had not been done."""
@@ -349,13 +408,13 @@ class Turn:
 
     # Tasks
 
-    def _enqueue(self, due: datetime, *, missed: int) -> None:
+    def _enqueue(self, due: datetime, *, missed: int, late: bool) -> None:
         task = specification_of(self.row).task_object()
         batch = self._batch(task, due, missed)
         result = batch.results[0]
-        if not self._record(due, RunStatus.FIRED, missed=missed, task_id=result.id):
+        if not self._record(due, RunStatus.FIRED, missed=missed, late=late, task_id=result.id):
             return
-        self._write(batch, due, RunKind.PLAN)
+        self._write(batch, due, LiveTask(RunKind.PLAN, late))
 
     def _batch(self, task: Any, due: datetime, missed: int, *, expires: bool = True) -> Batch:
         row = self.row
@@ -374,7 +433,7 @@ class Turn:
             origin=origin,
         )
 
-    def _write(self, batch: Batch, due: datetime, kind: str) -> None:
+    def _write(self, batch: Batch, due: datetime, task: LiveTask) -> None:
         """Insert the task of a run; a unique key may give it away, and it doesn't count then."""
         runs = ScheduleRun.objects.using(self.alias).filter(schedule_id=self.row.pk, due_at=due)
         try:
@@ -385,47 +444,51 @@ class Turn:
             return
         result = batch.results[0]
         if not batch.created:
-            reason = f"Task {result.id} has its unique key."
+            reason = has_the_key(result.id)
             runs.update(status=RunStatus.SKIPPED, task_id=result.id, reason=reason)
             return
-        if kind == RunKind.PLAN:
+        if task.kind == RunKind.PLAN:
             self.row.runs += 1
         self.ids.append(result.id)
         if not batch.later:
             self.queues.add(batch.task.queue_name)
         if self._live is not None:
-            self._live.append(result.id)
+            self._live[result.id] = task
 
     # Overlap
 
-    def _still_running(self) -> list[str]:
-        """Return the ids of this schedule's tasks that have not ended."""
+    def _still_running(self) -> dict[str, LiveTask]:
+        """Return this schedule's tasks that have not ended, by their ids."""
         if self._live is None:
-            runs = ScheduleRun.objects.using(self.alias).filter(
-                schedule_id=self.row.pk, task_id__isnull=False
-            )
-            latest = list(runs.order_by("-due_at").values_list("task_id", flat=True)[:LOOK_BACK])
-            self._live = live_among(self.alias, latest)
+            self._live = live_tasks(self.alias, self.row)
         return self._live
 
+    def _held(self) -> Any:
+        return ScheduleRun.objects.using(self.alias).filter(
+            schedule_id=self.row.pk, status=RunStatus.HELD
+        )
+
     def _cancel_earlier(self) -> None:
-        """Cancel what waits at once, and end what runs, by force if it must be."""
-        ids, by = self._still_running(), f"schedule {self.row.name}"
-        why = "its next run is due"
+        """
+        Cancel what waits at once, and end what runs, by force if it must be.
+
+        But for what people asked for: a run by hand, a backfill.
+        """
+        running = self._still_running()
+        ids = [pk for pk, task in running.items() if task.kind == RunKind.PLAN]
+        by, why = f"schedule {self.row.name}", "its next run is due"
         cancelled = set(transitions.cancel(self.alias, ids, by=by, why=why))
-        running = [pk for pk in ids if pk not in cancelled]
-        if running:
-            transitions.ask_to_end(self.alias, running, by=by, why=why, force=True)
-        self._live = []
+        rest = [pk for pk in ids if pk not in cancelled]
+        if rest:
+            transitions.ask_to_end(self.alias, rest, by=by, why=why, force=True)
+        self._live = {pk: task for pk, task in running.items() if pk not in ids}
 
     def _begin_held(self) -> None:
         """Fire the oldest held run, if nothing runs any more."""
         row = self.row
         if self._still_running():
             return
-        runs = ScheduleRun.objects.using(self.alias).filter(
-            schedule_id=row.pk, status=RunStatus.HELD
-        )
+        runs = self._held()
         held = list(runs.order_by("due_at")[:2])
         row.holds = len(held) > 1
         if not held:
@@ -449,7 +512,9 @@ class Turn:
         )
         task_id = batch.results[0].id
         mine.update(status=RunStatus.FIRED, fired_at=self.now, task_id=task_id)
-        self._write(batch, run.due_at, run.kind)
+        self._write(batch, run.due_at, LiveTask(run.kind, run.late))
+        if row.errors:
+            row.errors, row.error = 0, ""
 
 
 def backend_of(row: Schedule) -> Any:
@@ -482,12 +547,33 @@ def start_of(row: Schedule, due: datetime) -> datetime:
     return due + timedelta(seconds=row.jitter * int.from_bytes(digest[:6]) / 2**48)
 
 
-def live_among(alias: str, ids: Sequence[Any]) -> list[str]:
-    """Return the ids of tasks that have not ended."""
-    if not ids:
-        return []
-    live = QueuedTask.objects.using(alias).filter(pk__in=ids, status__in=LiveStatus.values)
-    return [str(pk) for pk in live.values_list("pk", flat=True)]
+def live_tasks(alias: str, row: Schedule) -> dict[str, LiveTask]:
+    """
+    Return the tasks of a schedule that have not ended, by their ids.
+
+    The runs are looked through as they were fired, the last first, until none
+    of LOOK_BACK has such a task.
+    """
+    runs = ScheduleRun.objects.using(alias).filter(schedule=row, status=RunStatus.FIRED)
+    runs = runs.order_by("-fired_at", "-pk")
+    found: dict[str, LiveTask] = {}
+    start = 0
+    while True:
+        listed = runs.values_list("task_id", "kind", "late")[start : start + LOOK_BACK]
+        tasks = {str(pk): LiveTask(kind, late) for pk, kind, late in listed}
+        live = QueuedTask.objects.using(alias).filter(
+            pk__in=list(tasks), status__in=LiveStatus.values
+        )
+        ids = [str(pk) for pk in live.values_list("pk", flat=True)] if tasks else []
+        if not ids:
+            return found
+        found |= {pk: tasks[pk] for pk in ids}
+        start += LOOK_BACK
+
+
+def has_the_key(task_id: str) -> str:
+    """Return why a run of a schedule enqueued nothing."""
+    return f"Task {task_id} has its unique key."
 
 
 def _times(count: int) -> str:
