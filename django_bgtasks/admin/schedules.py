@@ -29,7 +29,7 @@ from ..models import FinishedTask, QueuedTask
 from ..models.schedule import Schedule, Source
 from ..models.worker import Worker, WorkerState
 from ..schedules import by_hand, watching
-from ..schedules.firing import has_the_key
+from ..schedules.turn import has_the_key
 from ..schedules.words import describe
 from . import payload
 from .base import BaseAdmin, backends, clock_of

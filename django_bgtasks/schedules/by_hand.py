@@ -12,8 +12,8 @@ from ..db import operations_for
 from ..exceptions import DuplicateTask
 from ..models.schedule import Overlap, RunKind, RunStatus, Schedule, ScheduleRun
 from ..timetables import zone_of
-from .firing import backend_of, has_the_key, live_tasks, origin_of
 from .sync import specification_of
+from .turn import backend_of, has_the_key, live_tasks, origin_of
 
 #: Due times of one backfill.
 MOST_BACKFILLED = 1000

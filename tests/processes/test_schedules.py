@@ -137,6 +137,8 @@ def test_many_schedules_that_are_not_due_cost_one_query_a_second(
     planning = (time.perf_counter() - planning) / count
     Schedule.objects.bulk_create(rows)
     scheduler = Scheduler("default", ["default"])
+    # Its first look asks whether the clock was ahead, too.
+    scheduler.fire_due()
     with django_assert_num_queries(1):
         assert scheduler.fire_due().ids == []
     with_them = cost()

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from django_bgtasks.models import FinishedTask, QueuedTask, Schedule, ScheduleRun
 from django_bgtasks.schedules.by_hand import backfill, run_now, set_enabled, still_running
-from django_bgtasks.schedules.firing import LOOK_BACK, MOST_MADE_UP
+from django_bgtasks.schedules.turn import LOOK_BACK, MOST_MADE_UP
 from tests import policy_tasks, tasks
 
 from .conftest import finish, runs

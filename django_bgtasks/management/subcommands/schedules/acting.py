@@ -16,8 +16,8 @@ from django_bgtasks.management.commands.runworker import CONFIGURATION, our_back
 from django_bgtasks.models import Schedule
 from django_bgtasks.observability.logs import safe
 from django_bgtasks.schedules import by_hand
-from django_bgtasks.schedules.firing import has_the_key
 from django_bgtasks.schedules.sync import Changes, name_is_taken, specification_of, sync
+from django_bgtasks.schedules.turn import has_the_key
 from django_bgtasks.timetables import TimetableError
 
 from ..explain import at_length
