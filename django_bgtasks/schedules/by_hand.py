@@ -17,6 +17,8 @@ from .turn import backend_of, has_the_key, live_tasks, origin_of
 
 #: Due times of one backfill.
 MOST_BACKFILLED = 1000
+#: Runs that are looked through for tasks that have not ended, to tell people of them.
+MOST_SHOWN = 1000
 
 
 class NotPossible(ValueError):
@@ -203,17 +205,20 @@ def set_enabled(row: Schedule, enabled: bool, *, alias: str) -> bool:
     """
     with operations_for(alias).step():
         locked = _locked(row, alias)
-        if locked.enabled == enabled:
+        # Once a person says so, too, it isn't tried again by a sync.
+        is_settled = enabled or not locked.gave_up
+        if locked.enabled == enabled and is_settled:
             return False
         locked.enabled = enabled
-        locked.save(using=alias, update_fields=["enabled"])
+        locked.errors, locked.error = 0, ""
+        locked.save(using=alias, update_fields=["enabled", "errors", "error"])
     row.enabled = enabled
     return True
 
 
 def still_running(row: Schedule, *, alias: str) -> list[str]:
-    """Return the ids of the tasks of a schedule that have not ended."""
-    return list(live_tasks(alias, row))
+    """Return the ids of a schedule's tasks that have not ended, of its last MOST_SHOWN."""
+    return list(live_tasks(alias, row, most_runs=MOST_SHOWN))
 
 
 def _shown(moment: datetime) -> str:

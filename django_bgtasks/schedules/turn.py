@@ -362,18 +362,18 @@ def start_of(row: Schedule, due: datetime) -> datetime:
     return due + timedelta(seconds=row.jitter * int.from_bytes(digest[:6]) / 2**48)
 
 
-def live_tasks(alias: str, row: Schedule) -> dict[str, LiveTask]:
+def live_tasks(alias: str, row: Schedule, *, most_runs: int | None = None) -> dict[str, LiveTask]:
     """
     Return the tasks of a schedule that have not ended, by their ids.
 
     The runs are looked through as they were fired, the last first, until none
-    of LOOK_BACK has such a task.
+    of LOOK_BACK has such a task, or most_runs were seen.
     """
     runs = ScheduleRun.objects.using(alias).filter(schedule=row, status=RunStatus.FIRED)
     runs = runs.order_by("-fired_at", "-pk")
     found: dict[str, LiveTask] = {}
     start = 0
-    while True:
+    while most_runs is None or start < most_runs:
         listed = runs.values_list("task_id", "kind", "late")[start : start + LOOK_BACK]
         tasks = {str(pk): LiveTask(kind, late) for pk, kind, late in listed}
         live = QueuedTask.objects.using(alias).filter(
@@ -384,6 +384,7 @@ def live_tasks(alias: str, row: Schedule) -> dict[str, LiveTask]:
             return found
         found |= {pk: tasks[pk] for pk in ids}
         start += LOOK_BACK
+    return found
 
 
 def has_the_key(task_id: str) -> str:

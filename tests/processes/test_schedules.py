@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_bgtasks.models import FinishedTask, QueuedTask, Schedule, ScheduleRun
+from django_bgtasks.models import FinishedTask, QueuedTask, Schedule, ScheduleRun, Worker
 from django_bgtasks.schedules.firing import Scheduler
 from tests import tasks
 from tests.models import Effect
@@ -60,6 +60,8 @@ def test_a_worker_without_a_scheduler_fires_nothing(start_worker):
     assert tasks.add.enqueue(1, 2).get(timeout=60) == 3
     time.sleep(1.5)
     assert not ScheduleRun.objects.exists()
+    # And says so: a list of schedules warns if there is no other.
+    assert not Worker.objects.get().fires
 
 
 def test_each_due_time_fires_once_while_workers_are_killed(start_worker):

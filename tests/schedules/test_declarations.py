@@ -266,6 +266,14 @@ def test_a_check_names_each_item_that_is_wrong(settings_schedules):
     assert "have the same name, 'tests.tasks.nothing'" in found[2].msg
 
 
+def test_a_check_names_two_backends_that_give_the_same_name(two_backends, monkeypatch):
+    item = {"task": "tests.tasks.nothing", "when": "@daily", "name": "a"}
+    for one in two_backends:
+        monkeypatch.setattr(one.conf, "schedules", [item])
+    (message,) = check_schedules()
+    assert "TASKS['low']['OPTIONS']['SCHEDULES'][0] and TASKS['default']" in message.msg
+
+
 # Rows
 
 
@@ -388,6 +396,16 @@ class TestSync:
         row = Schedule.objects.get()
         assert (row.enabled, row.errors, row.error) == (True, 0, "")
         assert row.look_at == row.next_due_at > timezone.now()
+
+    def test_what_its_errors_and_then_an_operator_disabled_stays_disabled(self, backend):
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing)
+        sync(backend)
+        Schedule.objects.update(
+            enabled=False, errors=10, error="gone", look_at=None, next_due_at=None
+        )
+        assert set_enabled(Schedule.objects.get(), False, alias="default")
+        assert not sync(backend)
+        assert not Schedule.objects.get().enabled
 
 
 @pytest.fixture
