@@ -37,14 +37,14 @@ STATES = {
 
 #: A shape and a class for a state: who sees no colours sees shapes.
 _DOTS = {
-    "SUCCESSFUL": ("●", "good"),
+    "SUCCESSFUL": ("●", "ok"),
     "FAILED": ("✕", "bad"),
     "CANCELLED": ("⊘", "warn"),
-    "RUNNING": ("◐", "busy"),
-    "MISSED": ("–", "quiet"),
-    "GONE": ("·", "quiet"),
+    "RUNNING": ("◐", "run"),
+    "MISSED": ("–", "idle"),
+    "GONE": ("·", "idle"),
 }
-_OTHER = ("○", "quiet")
+_OTHER = ("○", "idle")
 
 #: Makes a link to a task of its id, a content and the state.
 Linker = Callable[[Any, str, str], str]
@@ -58,7 +58,7 @@ def word_of(outcome: Outcome) -> str:
 def runs_html(outcomes: Sequence[Outcome], now: datetime, link: Linker) -> SafeString:
     """Return the last runs, the newest first: as dots in the order of time, then as a table."""
     return format_html(
-        '<section class="bgt" aria-label="{}"><ul class="bgt-dots">{}</ul>'
+        '<section class="bgt" aria-label="{}"><ul class="bgt-shapes">{}</ul>'
         '<div class="bgt-scroll">{}</div></section>',
         _("Last runs"),
         format_html_join("", "<li>{}</li>", ((_dot(o, now, link),) for o in reversed(outcomes))),
@@ -69,8 +69,8 @@ def runs_html(outcomes: Sequence[Outcome], now: datetime, link: Linker) -> SafeS
 def _dot(outcome: Outcome, now: datetime, link: Linker) -> str:
     shape, name = _DOTS.get(outcome.state, _OTHER)
     dot = format_html(
-        '<span class="bgt-dot bgt-{}"><span aria-hidden="true">{}</span>'
-        '<span class="bgt-word">{}, {}</span></span>',
+        '<span class="bgt-shape bgt-shape-{}"><span aria-hidden="true">{}</span>'
+        '<span class="bgt-shape-word">{}, {}</span></span>',
         name,
         shape,
         word_of(outcome),

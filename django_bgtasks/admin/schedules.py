@@ -80,7 +80,7 @@ class ScheduleAdmin(BaseAdmin):
     actions = ("enable", "disable", "run_ticked")
 
     class Media:
-        css: ClassVar = {"all": ["bgtasks/schedule.css"]}
+        css: ClassVar = {"all": ["bgtasks/bgtasks.css", "bgtasks/schedule.css"]}
         js = ("bgtasks/schedule_preview.js",)
 
     # Permissions
@@ -152,7 +152,7 @@ class ScheduleAdmin(BaseAdmin):
             operations_for(self.alias).now_expression(None) - F("heartbeat_at"),
             output_field=DurationField(),
         )
-        alive = Worker.objects.using(self.alias).filter(fires=True)
+        alive = Worker.objects.using(self.alias).filter(scheduler=True)
         alive = alive.exclude(state__in=(WorkerState.STOPPING, WorkerState.STOPPED))
         return {
             worker.backend

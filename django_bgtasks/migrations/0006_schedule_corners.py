@@ -21,11 +21,6 @@ class Migration(migrations.Migration):
             name='late',
             field=models.BooleanField(db_default=False, default=False),
         ),
-        migrations.AddField(
-            model_name='worker',
-            name='fires',
-            field=models.BooleanField(db_default=True, default=True, verbose_name='fires schedules'),
-        ),
         migrations.AlterField(
             model_name='schedule',
             name='name',

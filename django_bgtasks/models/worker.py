@@ -35,8 +35,6 @@ class Worker(models.Model):
     queues = models.JSONField(_("queues"), default=list)
     processes = models.PositiveIntegerField(_("processes"))
     threads = models.PositiveIntegerField(_("threads"))
-    # Whether it fires the schedules of its backend.
-    fires = models.BooleanField(_("fires schedules"), default=True, db_default=True)
     state = models.CharField(_("state"), max_length=10, choices=WorkerState.choices)
     # When its first child came up; until then moved with every beat.
     started_at = models.DateTimeField(_("started at"))

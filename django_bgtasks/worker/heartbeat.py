@@ -30,7 +30,6 @@ class Heartbeat:
             queues=[] if plan.any_queue else list(plan.queues),
             processes=plan.processes,
             threads=plan.threads,
-            fires=plan.scheduler,
             state=WorkerState.RUNNING,
             lease=plan.lease,
             scheduler=plan.scheduler,

@@ -193,9 +193,9 @@ def test_last_runs_are_dots_with_words_and_links(seer):
     ran(row, 18, task=good)
     ran(row, 19, task=bad)
     content = text(seer.get(page("schedule", row.pk)))
-    dots = content.partition('class="bgt-dots">')[2].partition("</ul>")[0]
+    dots = content.partition('class="bgt-shapes">')[2].partition("</ul>")[0]
     assert dots.count("<li>") == 20
-    assert dots.count("bgt-quiet") == 18
+    assert dots.count("bgt-shape-idle") == 18
     # In the order of time, each with another shape and with its word.
     assert dots.index("skipped") < dots.index("successful") < dots.index("failed")
     assert dots.index("○") < dots.index("●") < dots.index("✕")
@@ -258,7 +258,7 @@ def worker(**columns):
     [
         ({}, None),
         ({"state": "QUIET"}, None),
-        ({"fires": False}, "No worker is running that fires schedules."),
+        ({"scheduler": False}, "No worker is running that fires schedules."),
         ({"state": "STOPPED"}, "No worker is running that fires schedules."),
         ({"silent": 60}, "No worker is running that fires schedules."),
         (

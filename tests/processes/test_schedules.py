@@ -61,7 +61,7 @@ def test_a_worker_without_a_scheduler_fires_nothing(start_worker):
     time.sleep(1.5)
     assert not ScheduleRun.objects.exists()
     # And says so: a list of schedules warns if there is no other.
-    assert not Worker.objects.get().fires
+    assert not Worker.objects.get().scheduler
 
 
 def test_each_due_time_fires_once_while_workers_are_killed(start_worker):
