@@ -91,8 +91,8 @@ def _table(outcomes: Sequence[Outcome], now: datetime, link: Linker) -> SafeStri
         for outcome in outcomes
     )
     return format_html(
-        "<table><thead><tr><th>{}</th><th>{}</th><th>{}</th><th>{}</th></tr></thead>"
-        "<tbody>{}</tbody></table>",
+        '<table class="bgt-table"><thead><tr><th>{}</th><th>{}</th><th>{}</th><th>{}</th></tr>'
+        "</thead><tbody>{}</tbody></table>",
         _("Due"),
         _("Outcome"),
         _("Fired after"),
