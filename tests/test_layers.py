@@ -40,6 +40,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 #: Imports within functions that point the other way, and why they may.
 UPWARD = {
     ("models", "results"): "TaskRecord.get_result() is a convenience of the row",
+    ("models", "db"): "a schedule is planned by the database's clock",
     ("checks", "backend"): "the check asks which backends are ours; the backend calls the check",
     ("worker", "observability"): "a child process configures its logging",
     ("definition", "workflows"): "task.with_args() begins a workflow",
