@@ -12,7 +12,7 @@ PACKAGE = Path(django_bgtasks.__file__).parent
 
 #: From low to high: a module imports what stands above it in this list, and its own package.
 LAYERS = [
-    {"_version", "exceptions", "ids", "policies", "conf", "compat", "cron"},
+    {"_version", "exceptions", "ids", "policies", "conf", "compat", "cron", "untrusted"},
     {"retries", "timetables", "fingerprints"},
     {"arguments", "states", "context", "signals", "encryption"},
     {"definition", "origins"},
@@ -28,11 +28,11 @@ LAYERS = [
     {"bulk", "workers"},
     {"schedules"},
     {"workflows"},
-    {"monitoring"},
+    {"monitoring", "progress"},
     {"worker"},
     {"observability", "testing"},
     {"templatetags"},
-    {"admin", "management"},
+    {"admin", "management", "urls"},
     {"apps", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -65,6 +65,7 @@ PURE = [
     "policies",
     "retries",
     "timetables",
+    "untrusted",
 ]
 
 VENDORS = ("postgresql", "mysql", "sqlite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -13,16 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-# Controls, and what is invisible or turns the direction of the text around it.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb]"
-)
-
-
-def visible(text: Any) -> str:
-    """Return text with what can't be seen as \\uXXXX; not escaped for HTML."""
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+from ..untrusted import visible
 
 
 def _unbroken(text: str) -> str:
