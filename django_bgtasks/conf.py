@@ -202,6 +202,14 @@ OPTIONS: dict[str, Option] = {
             _whole(0),
         ),
         Option(
+            "LATENCY_TARGET",
+            300.0,
+            "seconds",
+            "How long the oldest ready task of a queue may wait before the queue counts as late. "
+            "The admin changes it for one queue.",
+            _seconds(1),
+        ),
+        Option(
             "ENCRYPTION_KEYS",
             (),
             "",
@@ -303,6 +311,7 @@ class Options:
     max_lost: int
     grace: float
     capture_log: int
+    latency_target: float
     encryption_keys: tuple[str, ...]
     unknown_task_grace: float | None
     retain_successful: float | None

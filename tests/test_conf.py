@@ -28,6 +28,7 @@ CASES = {
     "MAX_LOST": ([1, 100], *WHOLE),
     "GRACE": ([0, 2.5, timedelta(seconds=30)], *SECONDS),
     "CAPTURE_LOG": ([0, 100_000], *WHOLE),
+    "LATENCY_TARGET": ([1, 2.5, timedelta(minutes=1)], *SECONDS),
     "ENCRYPTION_KEYS": (
         [[], ("key",), ["new", "old"]],
         "must be a list of strings",

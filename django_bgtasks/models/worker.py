@@ -36,6 +36,7 @@ class Worker(models.Model):
     processes = models.PositiveIntegerField(_("processes"))
     threads = models.PositiveIntegerField(_("threads"))
     state = models.CharField(_("state"), max_length=10, choices=WorkerState.choices)
+    # When its first child came up; until then moved with every beat.
     started_at = models.DateTimeField(_("started at"))
     heartbeat_at = models.DateTimeField(_("last heard of"))
     # Seconds after heartbeat_at from which on it counts as lost.
@@ -65,6 +66,11 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def slots(self) -> int:
+        """Plain functions that it runs at once."""
+        return self.processes * self.threads
 
 
 class Duty(models.Model):

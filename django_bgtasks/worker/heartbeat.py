@@ -32,6 +32,8 @@ class Heartbeat:
             threads=plan.threads,
             state=WorkerState.RUNNING,
             lease=plan.lease,
+            scheduler=plan.scheduler,
+            maintenance=plan.maintenance,
         )
 
     def begin(self, now: datetime) -> None:
@@ -43,13 +45,36 @@ class Heartbeat:
         )
         self._touch(now)
 
-    def beat(self, now: datetime, state: WorkerState, running: int, totals: dict[str, int]) -> None:
-        """Say that the worker lives, and how it fares."""
+    def beat(
+        self,
+        now: datetime,
+        state: WorkerState,
+        running: int,
+        totals: dict[str, int],
+        *,
+        memory: int = 0,
+        clock_offset: float | None = None,
+        is_up: bool = True,
+    ) -> None:
+        """
+        Say that the worker lives, and how it fares.
+
+        memory is in bytes, 0 where that isn't known; clock_offset the seconds by
+        which this machine's clock is ahead of the database's. Until a child is_up
+        the worker has not started.
+        """
         self.worker.heartbeat_at = now
         self.worker.state = state
         self.worker.running = running
         self.worker.finished = sum(totals.values())
-        fields = ["heartbeat_at", "state", "running", "finished"]
+        self.worker.memory = memory or None
+        fields = ["heartbeat_at", "state", "running", "finished", "memory"]
+        if clock_offset is not None:
+            self.worker.clock_offset = clock_offset
+            fields.append("clock_offset")
+        if not is_up:
+            self.worker.started_at = now
+            fields.append("started_at")
         if (
             not Worker.objects.using(self.alias)
             .filter(pk=self.worker.pk)
@@ -59,6 +84,11 @@ class Heartbeat:
                 self.worker.started_at = now
             self.worker.save(using=self.alias, force_insert=True)
         self._touch(now)
+
+    def request(self) -> tuple[str, str]:
+        """Return what somebody asks of the worker, "" for nothing, and who."""
+        rows = Worker.objects.using(self.alias).filter(pk=self.worker.pk)
+        return rows.values_list("request", "requested_by").first() or ("", "")
 
     def end(self, totals: dict[str, int]) -> None:
         """Say that the worker has stopped."""

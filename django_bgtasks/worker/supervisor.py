@@ -22,7 +22,7 @@ from django.db import DatabaseError, connections
 from .. import limits, transitions, wakeups
 from ..db import FailureKind, classify, operations_for
 from ..exceptions import InvalidSchedule
-from ..models.worker import WorkerState
+from ..models.worker import WorkerRequest, WorkerState
 from ..schedules.firing import Scheduler
 from ..schedules.sync import log_changes, sync
 from ..signals import worker_started, worker_stopped
@@ -116,6 +116,7 @@ class Supervisor:
         self.enqueued: list[str] = []
         self.recovery = Recovery(plan.database, backend, self._task_failed)
         self.scheduler = Scheduler(plan.database, [plan.backend])
+        self.beats = Timer(min(5.0, plan.lease / 3), self._beat)
         self.started_at = time.monotonic()
         self.down = False
         self._detector_fd: int | None = None
@@ -184,7 +185,7 @@ class Supervisor:
         lease = self.plan.lease
         timers = [
             Timer(lease / 6, self._renew),
-            Timer(min(5.0, lease / 3), self._beat),
+            self.beats,
             Timer(1.0, self._read_queues),
             Timer(0.5, self._read_cancellations),
             Timer(1.0, self.recovery.go_on),
@@ -284,6 +285,8 @@ class Supervisor:
             self._unregister(child.pipe)
         for kind, *details in messages:
             if kind == "ready":
+                if not self.children_were_ready:
+                    self.beats.due_at = time.monotonic()
                 child.ready = self.children_were_ready = True
                 self.early_deaths = 0
                 self._announce()
@@ -454,8 +457,18 @@ class Supervisor:
         )
 
     def _beat(self) -> None:
-        running = sum(child.running for child in self.children)
-        self.heartbeat.beat(self.operations.now(), self.state, running, self.totals())
+        before = time.time()
+        now = self.operations.now()
+        self.heartbeat.beat(
+            now,
+            self.state,
+            sum(child.running for child in self.children),
+            self.totals(),
+            memory=self._memory(),
+            clock_offset=(before + time.time()) / 2 - now.timestamp(),
+            is_up=self.children_were_ready,
+        )
+        self._obey_request(*self.heartbeat.request())
 
     def _read_queues(self) -> None:
         paused = self.heartbeat.paused_queues(self.plan.queues)
@@ -641,28 +654,48 @@ class Supervisor:
             for child in self.children:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGUSR2)
-        if requests.quiet and self.state == WorkerState.RUNNING:
-            self.state = WorkerState.QUIET
-            logger.info("Quiet: no more tasks are taken.")
-            for child in self.children:
-                child.send("quiet")
-            self._guarded(self._beat)
+        if requests.quiet:
+            self._become_quiet()
         if requests.at_once or requests.stops > 1:
             if self.exit_code != FORCED:
                 self.exit_code = FORCED
                 self._stop(0.0)
         elif requests.stops and not self.stop_heard:
             self.stop_heard = True
-            running = sum(
-                entry.stage == Stage.STARTED for child in self.children for entry in child.entries()
+            self._finish("the same signal again hands them back")
+
+    def _obey_request(self, request: str, by: str) -> None:
+        """Do what somebody asks for in the worker's row."""
+        who = by or "Somebody"
+        if request == WorkerRequest.QUIET and self.state == WorkerState.RUNNING:
+            logger.info("%s asks this worker to take no more tasks.", who)
+            self._become_quiet()
+        elif request == WorkerRequest.STOP and self.state != WorkerState.STOPPING:
+            logger.info("%s asks this worker to stop.", who)
+            self._finish("SIGTERM twice hands them back")
+            self._guarded(self._beat)
+
+    def _become_quiet(self) -> None:
+        if self.state != WorkerState.RUNNING:
+            return
+        self.state = WorkerState.QUIET
+        logger.info("Quiet: no more tasks are taken.")
+        for child in self.children:
+            child.send("quiet")
+        self._guarded(self._beat)
+
+    def _finish(self, how_to_hurry: str) -> None:
+        running = sum(
+            entry.stage == Stage.STARTED for child in self.children for entry in child.entries()
+        )
+        if running:
+            logger.info(
+                "Finishing %d running task%s (%s) …",
+                running,
+                "" if running == 1 else "s",
+                how_to_hurry,
             )
-            if running:
-                logger.info(
-                    "Finishing %d running task%s (the same signal again hands them back) …",
-                    running,
-                    "" if running == 1 else "s",
-                )
-            self._stop(self.plan.shutdown_timeout)
+        self._stop(self.plan.shutdown_timeout)
 
     def _stop(self, patience: float) -> None:
         """Have the children finish, for at most patience seconds."""

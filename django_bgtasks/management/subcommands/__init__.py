@@ -15,8 +15,10 @@ from . import (
     pause,
     prune,
     queues,
+    quiet,
     resume,
     schedules,
+    stop,
 )
 
 SUBCOMMANDS: dict[str, ModuleType] = {
@@ -28,6 +30,8 @@ SUBCOMMANDS: dict[str, ModuleType] = {
     "pause": pause,
     "prune": prune,
     "queues": queues,
+    "quiet": quiet,
     "resume": resume,
     "schedules": schedules,
+    "stop": stop,
 }
