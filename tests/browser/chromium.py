@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib.util import find_spec
 
 import pytest
 
@@ -12,11 +13,9 @@ REQUIRED = "BGTASKS_BROWSER_REQUIRED"
 
 def missing():
     """Return why there is no browser to test with, "" if there is one."""
-    try:
-        import axe_playwright_python.sync_playwright
-        import playwright.sync_api  # noqa: F401
-    except ImportError as error:
-        return f"{error.name} is not installed: pip install -e '.[dev]'"
+    for module in ("playwright", "axe_playwright_python"):
+        if find_spec(module) is None:
+            return f"{module} is not installed: pip install -e '.[dev]'"
     if executable() is None:
         return f"PATH has none of {', '.join(NAMES)}: apt-get install chromium"
     return ""
