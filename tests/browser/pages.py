@@ -18,6 +18,7 @@ class Page:
     address: str
     row: dict = field(default_factory=dict)
     query: str = ""
+    own: bool = False
 
     @property
     def model(self):

@@ -6,8 +6,10 @@ What happened is written by the worker's own parts, then moved into the past
 and multiplied.
 """
 
+import logging
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
@@ -29,6 +31,7 @@ from django_bgtasks.models import (
 )
 from django_bgtasks.statistics.ledger import bucket, write_buckets, write_failures
 from django_bgtasks.statistics.tally import Failures, Tally, minute_of
+from django_bgtasks.worker.capture import CaptureHandler
 from tests import factories
 from tests.workflows.driver import Driver
 
@@ -75,7 +78,7 @@ def open_shop(*, results=300):
     """Fill the empty default database; return the superuser ann, whose password is ann."""
     ann = User.objects.create_superuser(ANN, "ann@example.com", ANN)
     # A worker ends what a task left open in its connection: here it is the caller's.
-    with patch("django_bgtasks.worker.execution.clean_connections"):
+    with patch("django_bgtasks.worker.execution.clean_connections"), _captured_logs():
         _history(results)
         _workflows()
         _live()
@@ -84,6 +87,16 @@ def open_shop(*, results=300):
     _schedules()
     _bulk_operations()
     return ann
+
+
+@contextmanager
+def _captured_logs():
+    handler = CaptureHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def id_at(moment):

@@ -25,12 +25,17 @@ ICON = "/favicon.ico"
 @contextmanager
 def serving():
     """Serve the site, in a thread, under the strict policy; yield its Site."""
+    with override_settings(**under_policies()), listening() as site:
+        yield site
+
+
+def under_policies():
+    """Return the settings of a site with policies, in the language that a browser asks for."""
     templates = [dict(engine) for engine in settings.TEMPLATES]
     options = templates[0]["OPTIONS"]
     processors = [*options["context_processors"], policies.CONTEXT_PROCESSOR]
     templates[0]["OPTIONS"] = {**options, "context_processors": processors}
-    changes = {
-        "ALLOWED_HOSTS": ["localhost"],
+    return {
         "MIDDLEWARE": [
             policies.MIDDLEWARE,
             *settings.MIDDLEWARE,
@@ -39,7 +44,12 @@ def serving():
         "TEMPLATES": templates,
         **policies.setting(policies.STRICT),
     }
-    with override_settings(**changes):
+
+
+@contextmanager
+def listening():
+    """Serve what the settings say, in a thread; yield its Site."""
+    with override_settings(ALLOWED_HOSTS=["localhost"]):
         thread = LiveServerThread("localhost", static_handler=StaticFilesHandler)
         thread.daemon = True
         thread.start()
