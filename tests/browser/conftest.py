@@ -32,7 +32,7 @@ def site(browser, django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         try:
             with serving() as site:
-                site.ann = open_shop(results=300)
+                site.ann = open_shop(results=60)
                 yield site
         finally:
             call_command("flush", verbosity=0, interactive=False)

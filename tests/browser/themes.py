@@ -4,6 +4,7 @@ A site with one theme of the admin, in a process of its own.
 python -m tests.browser.themes THEME looks at every page; it prints what is wrong.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -37,6 +38,8 @@ def site_with(theme):
         from django.core.management import call_command
 
         django.setup()
+        # What the shop's tasks log is for their pages.
+        logging.getLogger().addHandler(logging.NullHandler())
         call_command("migrate", verbosity=0)
         from .shop import open_shop
 
