@@ -82,11 +82,15 @@ class CaptureHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         last = logging.lastResort
-        if last and record.levelno >= last.level and not _has_another_handler(record.name, self):
-            # As logging does where nobody listens: this handler is no listener. What the
-            # framework says of a task, the worker says in its own words.
-            if record.name != TASKS_LOGGER:
-                last.handle(record)
+        # As logging does where nobody listens: this handler is no listener. What the framework
+        # says of a task, the worker says in its own words.
+        if (
+            last
+            and record.levelno >= last.level
+            and record.name != TASKS_LOGGER
+            and not _has_another_handler(record.name, self)
+        ):
+            last.handle(record)
         execution = running()
         if execution is None or record.name.startswith(("django_bgtasks.", TASKS_LOGGER)):
             return

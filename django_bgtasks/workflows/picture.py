@@ -54,7 +54,7 @@ def draw(description: Description, link: Callable[[Box], str | None]) -> str:
     lines = [_line(places[before], places[box], before, box) for before, box in _needed(boxes)]
     drawn = [_box(box, *places[box], link(box)) for box in boxes]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="bgtasks-graph" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="bgtasks-graph" role="group" '
         f'aria-label="{escape(title)}" width="{width}" height="{height:g}" '
         f'viewBox="0 0 {width} {height:g}" font-family="system-ui, sans-serif" font-size="13">'
         f'<g fill="none" stroke="currentColor" stroke-opacity="0.45">{"".join(lines)}</g>'

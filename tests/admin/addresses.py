@@ -10,7 +10,7 @@ from django.urls import reverse
 #: What Django's own ModelAdmin answers.
 STOCK = frozenset({"changelist", "add", "history", "delete", "change"})
 #: What stands in an address for what is no key of a row.
-SAMPLES = {"int": 1, "slug": "x", "str": "x", "path": "x"}
+SAMPLES = {"int": 1, "slug": "log", "str": "x", "path": "x"}
 
 
 @dataclass(frozen=True)

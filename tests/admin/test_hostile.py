@@ -122,7 +122,10 @@ def body(response):
 
 def get(client, url):
     """GET a page of hostile data; return its body after checks that hold for each page."""
-    response = client.get(url)
+    try:
+        response = client.get(url)
+    except Exception as error:
+        raise AssertionError(f"{url} answers 500: {error!r}") from error
     if response.status_code in (403, 404, 405):
         return ""
     assert response.status_code in (200, 302), (url, response)
@@ -130,8 +133,9 @@ def get(client, url):
     assert len(content) < LARGEST, (url, len(content))
     if response.get("Content-Type", "").startswith("text/html"):
         Inline().feed(content)
-        found = UNSEEN.search(EDITED.sub("", content))
-        assert not found, (url, content[max(0, found.start() - 200) : found.end() + 40])
+        shown = EDITED.sub("", content)
+        found = UNSEEN.search(shown)
+        assert not found, (url, shown[max(0, found.start() - 200) : found.end() + 40])
     elif not response.get("Content-Type", "").startswith("application/json"):
         assert response["Content-Type"].startswith("text/plain"), url
         assert response["X-Content-Type-Options"] == "nosniff" or not content, url
@@ -176,7 +180,8 @@ def test_pages_of_very_long_texts_are_short(shop):
             value = text
             if isinstance(field, models.JSONField) and first is not None:
                 value = poisoned(getattr(first, field.attname), text)
-                value = {text[:500]: text} if value is None else value
+                if value is None and field.name != "return_value":
+                    continue
             is_taken(rows, **{field.attname: value})
     count = sum(1 for url, content in everywhere(shop, most=2) if content)
     assert count > 30

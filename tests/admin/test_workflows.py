@@ -71,7 +71,7 @@ def test_page_shows_graph_tasks_and_progress(seer):
     assert "1 of 5 tasks is done" in plain(shown) or "1 of 5 tasks are done" in plain(shown)
     svg = re.search(r"<svg[^>]*bgtasks-graph.*?</svg>", shown, re.DOTALL)[0]
     assert svg.count("<rect") == 5
-    assert 'role="img"' in svg
+    assert 'role="group"' in svg
     assert "download &lt;b&gt;" in svg
     assert "<b>" not in svg
     for result in workflow.results:

@@ -85,7 +85,7 @@ def problem_of(response, page):
         return f"answers {response.status_code}"
     content = response.content.decode()
     if page.own:
-        if content.count('class="bgt"') != 1:
+        if content.count('<section class="bgt" aria-label=') != 1:
             return "has not our section, once"
         if "bgtasks/bgtasks.css" not in content:
             return "has not our stylesheet"
