@@ -8,7 +8,7 @@ from typing import Any
 # Controls, and what is invisible or turns the direction of the text around it.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb]"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
 

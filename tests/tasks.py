@@ -309,3 +309,13 @@ def note_after(name, parents):
         Effect.objects.create(name="too early")
     time.sleep(0.005)
     Effect.objects.create(name=name)
+
+
+@task(hide_args="card")
+def refuse_card(user, card, options=None):
+    raise ValueError(f"the bank refuses {card} of {user}")
+
+
+@task
+def sign_in(user, options):
+    return {"user": user, "access_token": "r3turned-s3cret"}

@@ -2,12 +2,13 @@
 
 import json
 import logging
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
 
 from django_bgtasks import task
-from django_bgtasks.compat import task_backends
+from django_bgtasks.compat import TASKS_LOGGER, task_backends
 from django_bgtasks.models import FinishedTask, QueuedTask
 from django_bgtasks.observability import logs
 from django_bgtasks.transitions import exchange, retry_later
@@ -219,3 +220,18 @@ def test_a_hidden_argument_in_a_long_message_is_masked_before_the_message_is_cut
     )
     assert SECRET[:6] not in record.error
     assert len(record.error) <= logs.ERROR_WIDTH
+
+
+def test_the_frameworks_own_line_of_a_failure_shows_what_is_stored():
+    """A project's handler takes it, with the traceback of the exception itself."""
+    stream = StringIO()
+    handler = logging.StreamHandler(stream)
+    framework = logging.getLogger(TASKS_LOGGER)
+    framework.addHandler(handler)
+    try:
+        run(sign_in.enqueue("ann", SECRET, CARD)).announce()
+    finally:
+        framework.removeHandler(handler)
+    assert "ValueError: ann may not use •••• or" in stream.getvalue()
+    assert SECRET not in stream.getvalue()
+    assert str(CARD) not in stream.getvalue()

@@ -177,7 +177,7 @@ class BaseAdmin(_ModelAdmin):
                 args=args,
                 current_app=self.admin_site.name,
             )
-        except NoReverseMatch:
+        except (NoReverseMatch, UnicodeError):  # A name may have half a character.
             return ""
 
     def refuse_unless_post(self, request: HttpRequest) -> HttpResponseBase | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..compat import TASKS_LOGGER
 from ..context import running
@@ -80,8 +82,14 @@ class CaptureHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         last = logging.lastResort
-        if last and record.levelno >= last.level and not _has_another_handler(record.name, self):
-            # As logging does where nobody listens: this handler is no listener.
+        # As logging does where nobody listens: this handler is no listener. What the framework
+        # says of a task, the worker says in its own words.
+        if (
+            last
+            and record.levelno >= last.level
+            and record.name != TASKS_LOGGER
+            and not _has_another_handler(record.name, self)
+        ):
             last.handle(record)
         execution = running()
         if execution is None or record.name.startswith(("django_bgtasks.", TASKS_LOGGER)):
@@ -99,6 +107,31 @@ def _has_another_handler(name: str, handler: logging.Handler) -> bool:
             return True
         logger = logger.parent if logger.propagate else None
     return False
+
+
+class _Shown(logging.Filter):
+    """Has formatters take a text for the traceback of a record."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text.rstrip("\n")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            record.exc_text = self.text
+        return True
+
+
+@contextmanager
+def tracebacks_as(text: str) -> Iterator[None]:
+    """Have the framework's lines about tasks show text for a traceback, within a with block."""
+    framework = logging.getLogger(TASKS_LOGGER)
+    shown = _Shown(text)
+    framework.addFilter(shown)
+    try:
+        yield
+    finally:
+        framework.removeFilter(shown)
 
 
 def install(limit: int) -> None:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from ..signals import task_retried
 from ..states import FinalStatus, LiveStatus
 from ..transitions import end, is_member
 from ..workflows import values
+from .capture import tracebacks_as
 from .connections import clean_connections, reset_connections
 from .observers import is_observed, log_receiver_errors
 from .run import State, WorkersRun, is_coroutine_function
@@ -525,11 +526,14 @@ class Execution(WorkersRun):
         if self.exception is None:
             send()
             return
-        try:
-            # Receivers of Django's signal read sys.exc_info().
-            raise self.exception
-        except BaseException:
-            send()
+        shown = json.loads(self.errors or "[{}]")[-1].get("traceback", "")
+        hides = bool(getattr(self.task, "hide_args", ()))
+        with tracebacks_as(shown) if hides else nullcontext():
+            try:
+                # Receivers of Django's signal read sys.exc_info().
+                raise self.exception
+            except BaseException:
+                send()
 
     def _final_result(self) -> DatabaseTaskResult:
         result = self.result
