@@ -274,7 +274,7 @@ def _tiles(snapshot: Snapshot, series: Series, day: Series, links: Links) -> lis
             number_format(day.failed, force_grouping=True),
             _("%(share)s%% of %(count)s")
             % {
-                "share": number_format(100 * share, 1),
+                "share": number_format(round(100 * share, 1), 1),
                 "count": number_format(day.ended, force_grouping=True),
             }
             if share is not None
@@ -284,8 +284,7 @@ def _tiles(snapshot: Snapshot, series: Series, day: Series, links: Links) -> lis
         ),
         Tile(
             _("Throughput"),
-            _("%(number)s/min")
-            % {"number": number_format(rate, 0 if rate >= 10 else 1, force_grouping=True)},
+            _("%(number)s/min") % {"number": _rate(rate)},
             _("p95 wait %(time)s") % {"time": duration(wait)} if wait is not None else "",
             links.to(FinishedTask),
         ),
@@ -382,7 +381,7 @@ def _queues(snapshot: Snapshot, series: Series, links: Links) -> list[dict[str, 
                     links.to(QueuedTask, status="RUNNING", queue=queue.name),
                     Counted.of([queue], "running").text,
                 ),
-                "rate": number_format(rate, 0 if rate >= 10 else 1, force_grouping=True),
+                "rate": _rate(rate),
                 "trend": charts.spark(
                     trend,
                     _("%(count)s tasks ended in %(window)s")
@@ -453,6 +452,11 @@ def _tasks(sums: Sequence[TaskSums], links: Links) -> list[dict[str, Any]]:
 
 
 # Words
+
+
+def _rate(number: float) -> Any:
+    digits = 0 if number >= 10 else 1
+    return number_format(round(number, digits), digits, force_grouping=True)
 
 
 def _next(due: datetime | None, now: datetime) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Q
+
 from ..db import operations_for
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
@@ -98,6 +100,10 @@ def problems(
     rows = Schedule.objects.using(alias)
     if only is not None:
         rows = rows.filter(pk=only.pk)
+    # One query for all that is looked at below.
+    late = Q(enabled=True, errors=0, look_at__lt=moment - timedelta(seconds=OVERDUE))
+    watched = Q(enabled=True, error="", success_within__isnull=False)
+    listed = list(rows.filter(late | watched | ~Q(error="")))
     found = [
         Problem(
             row.name,
@@ -105,21 +111,24 @@ def problems(
             f"Schedule {row.name!r} was due {_age(moment - row.look_at)} ago and has not been "
             "fired. Does a worker run?",
         )
-        for row in rows.filter(
-            enabled=True, errors=0, look_at__lt=moment - timedelta(seconds=OVERDUE)
-        )
-        if row.look_at is not None
+        for row in listed
+        if row.enabled
+        and not row.errors
+        and row.look_at is not None
+        and row.look_at < moment - timedelta(seconds=OVERDUE)
     ]
-    for row in rows.exclude(error=""):
+    for row in (row for row in listed if row.error):
         state = "can't be fired" if row.enabled else "is disabled, since it could not be fired"
         found.append(Problem(row.name, "error", f"Schedule {row.name!r} {state}: {row.error}"))
-    for row in rows.filter(enabled=True, error="", success_within__isnull=False):
-        if (late := _without_success(row, moment, alias)) is not None:
+    for row in listed:
+        if not row.enabled or row.error or row.success_within is None:
+            continue
+        if (due := _without_success(row, moment, alias)) is not None:
             found.append(
                 Problem(
                     row.name,
                     "success",
-                    f"Schedule {row.name!r} was due at {late:%Y-%m-%d %H:%M} UTC and has not "
+                    f"Schedule {row.name!r} was due at {due:%Y-%m-%d %H:%M} UTC and has not "
                     f"succeeded within {_age(timedelta(seconds=row.success_within or 0))}.",
                 )
             )
