@@ -141,7 +141,7 @@ def _runs(values: Sequence[float | None], highest: float) -> list[SafeString]:
     runs = []
     for points in filter(None, found):
         if len(points) == 1:
-            x, y = points[0].split(",")
-            points = [f"{int(x) - 3},{y}", f"{int(x) + 3},{y}"]
+            across, down = points[0].split(",")
+            points = [f"{int(across) - 3},{down}", f"{int(across) + 3},{down}"]
         runs.append(mark_safe(" ".join(points)))
     return runs
