@@ -20,6 +20,7 @@ from .exceptions import DuplicateTask, InvalidArguments
 from .ids import new_id
 from .models.limit import LimitWait
 from .models.record import TaskRecord
+from .origins import known_origin
 from .results import Commitment, DatabaseTaskResult, build_result, fetch_row, result_of
 from .states import LiveStatus
 
@@ -68,7 +69,8 @@ class Batch:
         status: str | None = None,
     ) -> None:
         """
-        origin is what the rows' options have besides: "schedule", "expires_at".
+        origin is what the rows' options have besides: "schedule" or "origin",
+        "expires_at".
 
         members are, for each of calls, an id and what else its row's options
         have; with status all rows have this one.
@@ -100,6 +102,8 @@ class Batch:
         common = self._options(metadata, special=special) if special or metadata else {}
         if origin:
             common.update(origin)
+        elif (known := known_origin()) is not None:
+            common["origin"] = dict(known)
         options = json.dumps(common) if common else None
         fixed = self._fixed(alias)
         id_to_db, limit = operations.id_to_db, conf.max_argument_size

@@ -59,6 +59,17 @@ def _names(value: Any) -> str | None:
     return "must be a list of strings"
 
 
+def _function(value: Any) -> str | None:
+    from django.utils.module_loading import import_string
+
+    try:
+        if isinstance(value, str) and callable(import_string(value)):
+            return None
+    except ImportError:
+        pass
+    return "must be the path of a function that can be imported, such as 'shop.progress.may_see'"
+
+
 def _renames(value: Any) -> str | None:
     if isinstance(value, Mapping) and all(
         isinstance(k, str) and isinstance(v, str) for k, v in value.items()
@@ -288,6 +299,32 @@ OPTIONS: dict[str, Option] = {
             "Modules with tasks besides the tasks module of each app; imported by the worker.",
             _names,
         ),
+        Option(
+            "PROGRESS_PERMISSION",
+            None,
+            "",
+            "A function of a request and a result that says whether the one may see how far the "
+            "other is. None: for whom the link was made.",
+            _function,
+            optional=True,
+        ),
+        Option(
+            "PROGRESS_DETAILS",
+            None,
+            "",
+            "A function of a request and a result; what it returns, a dictionary, is added to the "
+            "answer about progress.",
+            _function,
+            optional=True,
+        ),
+        Option(
+            "PROGRESS_MAX_AGE",
+            86_400.0,
+            "seconds",
+            "How long the address of a progress bar can be used. None: for ever.",
+            _seconds(1),
+            optional=True,
+        ),
     )
 }
 
@@ -322,6 +359,9 @@ class Options:
     aliases: Mapping[str, str]
     schedules: Sequence[Mapping[str, Any]]
     task_modules: tuple[str, ...]
+    progress_permission: str | None
+    progress_details: str | None
+    progress_max_age: float | None
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         for option in OPTIONS.values():

@@ -53,6 +53,12 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def first_id_of(moment: float) -> str:
+    """Return the smallest id that can be made at a time.time()."""
+    number = (int(moment * 1000) & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | 0x2 << 62
+    return dashed(f"{number:032x}")
+
+
 def dashed(hexadecimal: str) -> str:
     """Return the canonical form of 32 hexadecimal digits."""
     h = hexadecimal

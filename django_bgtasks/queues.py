@@ -1,5 +1,5 @@
 """
-Pausing and resuming queues: the one place that does either.
+Pausing and resuming queues, and when they count as late: the one place that changes either.
 
 From a paused queue no worker takes anything; what runs there finishes.
 """
@@ -18,6 +18,8 @@ from .conf import suggestion
 from .db import operations_for
 from .models.queue import Queue
 
+#: Seconds of the largest latency target: a year.
+LONGEST_TARGET = 366 * 86_400
 _WHO = Queue._meta.get_field("paused_by").max_length
 _WHY = Queue._meta.get_field("reason").max_length
 
@@ -70,6 +72,23 @@ def resume(name: str, *, database: str | None = None) -> bool:
     if changed:
         wakeups.on_commit(alias, lambda: wakeups.wake(alias, name))
     return bool(changed)
+
+
+def set_latency_target(name: str, seconds: float | None, *, database: str | None = None) -> bool:
+    """
+    Set how long the oldest task of a queue may wait; say whether that changed anything.
+
+    None: as OPTIONS["LATENCY_TARGET"] says. database as for pause(). Raise
+    UnknownQueue, and ValueError for less than a second.
+    """
+    if seconds is not None and not 1 <= seconds <= LONGEST_TARGET:
+        raise ValueError(f"A latency target is 1 to {LONGEST_TARGET} seconds, not {seconds!r}.")
+    alias = _database_of(name, database)
+    rows = Queue.objects.using(alias)
+    row, _ = rows.get_or_create(name=name)
+    if row.latency_target == seconds:
+        return False
+    return bool(rows.filter(pk=name).update(latency_target=seconds))
 
 
 def paused(*, database: str | None = None) -> list[Queue]:

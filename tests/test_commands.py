@@ -362,13 +362,13 @@ def test_check_heeds_what_is_silenced(checked, settings):
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 def test_check_names_migrations_that_are_not_applied(checked):
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'bgtasks' AND name LIKE '0005%'")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'bgtasks' AND name LIKE '0006%'")
     try:
         found = report_of(checked)
     finally:
         call_command("migrate", "bgtasks", fake=True, verbosity=0)
     text = found["database", "migrations"]["text"]
-    assert text.startswith("Database 'default' lacks migrations of bgtasks: 0005_console")
+    assert text.startswith("Database 'default' lacks migrations of bgtasks: 0006_schedule_corners")
     assert found["database", "migrations"]["hint"] == "Type: python manage.py migrate bgtasks"
 
 

@@ -8,6 +8,11 @@ from django_bgtasks.conf import OPTIONS, Options, problems, suggestion
 
 WHOLE = ("must be a whole number of at least", [True, "4", 1.5, -1, []])
 SECONDS = ("must be seconds or a timedelta, at least", ["1 s", True, -1, timedelta(-1), [], "5"])
+FUNCTION = (
+    ["tests.progress.hooks.is_ann", None],
+    "must be the path of a function that can be imported",
+    ["is_ann", "tests.nowhere.f", "tests.progress.hooks.nothing", "tests.urls.urlpatterns", 5],
+)
 BOOLEAN = ("must be True or False", [0, 1, "yes"])
 
 # What each option accepts, what it refuses, and why.
@@ -55,6 +60,9 @@ CASES = {
         "must be a list of strings",
         ["a.b", [1], {"a": 1}, None],
     ),
+    "PROGRESS_PERMISSION": FUNCTION,
+    "PROGRESS_DETAILS": FUNCTION,
+    "PROGRESS_MAX_AGE": ([1, timedelta(hours=1), None], *SECONDS),
 }
 
 

@@ -4,7 +4,8 @@ README.md and docs/ are true: tables are compared with the code, links followed,
 The first line of a Python block says where its code belongs. A path, such as
 "# shop/tasks.py", is that module of a made-up shop, "# settings.py" a part of
 its settings, "# shop/tests.py" tests that are run; a block without a path is
-executed as it stands, after those above it on the page.
+executed as it stands, after those above it on the page. A block of HTML is a
+template, rendered with the names that stand above it.
 """
 
 import ast
@@ -37,6 +38,7 @@ from asgiref.sync import async_to_sync
 from django.core.management import get_commands, load_command_class
 from django.db import ConnectionHandler, connections
 from django.db.models.signals import post_save
+from django.template import Context, Template
 from django.test import SimpleTestCase
 from django.utils.module_loading import import_string
 
@@ -45,6 +47,7 @@ from django_bgtasks.models import FinishedTask, QueuedTask
 from django_bgtasks.schedules import checks as schedule_checks
 from django_bgtasks.schedules import declarations
 from django_bgtasks.states import DJANGO_STATUS, FinalStatus, LiveStatus
+from django_bgtasks.templatetags.bgtasks import task_progress
 from django_bgtasks.worker.execution import Execution
 
 from .browser import chromium
@@ -53,7 +56,8 @@ from .models import Effect
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-LANGUAGES = {"python", "console", "text", "ini", "yaml", "dockerfile", "mermaid"}
+STATIC = ROOT / "django_bgtasks/static/bgtasks"
+LANGUAGES = {"python", "html", "console", "text", "ini", "yaml", "dockerfile", "mermaid"}
 QUEUES = {"default", "emails", "reports"}
 #: Options of other programs that the pages name.
 FOREIGN_OPTIONS = {"--bind", "--preload", "--no-cache-dir"}
@@ -184,6 +188,7 @@ def test_each_page_of_the_reference_is_there():
         "schedules.md",
         "importing-schedules.md",
         "workflows.md",
+        "progress.md",
         "coming-from-celery.md",
         "testing.md",
         "guarantees.md",
@@ -362,6 +367,19 @@ def test_each_signal_has_a_heading_and_its_arguments():
         assert code(line) == told.get(name, "task_result").split(", "), name
 
 
+def test_the_tables_about_progress_are_those_of_the_code():
+    one = page("progress.md")
+    script = (STATIC / "progress.js").read_text()
+    events = one.table(("Event", "When", "`detail`"))
+    assert {name for row in events for name in code(row["Event"])} == {
+        f"bgtasks:{name}" for name in re.findall(r'#tell\("(\w+)"', script)
+    }
+    arguments = inspect.signature(task_progress).parameters.values()
+    assert [code(row["Argument"]) for row in one.table(("Argument", "Meaning"))] == [
+        [a.name] for a in arguments if a.kind is a.KEYWORD_ONLY
+    ]
+
+
 # The lifecycle
 
 
@@ -497,7 +515,8 @@ def test_a_line_of_a_shell_is_one_that_is_known(fence):
 
 
 def test_no_page_names_an_option_or_a_variable_that_does_not_exist():
-    known = set(FOREIGN_OPTIONS)
+    # What begins like an option may be a variable of the stylesheet, too.
+    known = FOREIGN_OPTIONS | set(re.findall(r"--[a-z-]+", (STATIC / "progress.css").read_text()))
     for names in (("runworker",), *_subcommands("bgtasks"), ("migrate",), ("check",)):
         for action in _parser(*names)._actions:
             known.update(action.option_strings)
@@ -645,6 +664,9 @@ class Shop:
     def run(self, fence):
         """Do what a reader would do with a block."""
         source = fence.text
+        if fence.language == "html":
+            assert Template(source).render(Context(self.names)).strip()
+            return
         if not compat.HAS_DJANGO_TASKS and "from django.tasks import" in source:
             assert "django_tasks" in fence.page.prose, f"{fence}: what on Django 5.2?"
             source = source.replace("from django.tasks import", "from django_tasks import")
@@ -702,6 +724,7 @@ class Shop:
             ("TASKS", lambda value: None),
             ("DATABASE_ROUTERS", self.check_routers),
             ("LOGGING", self.check_logging),
+            ("MIDDLEWARE", lambda value: [import_string(path) for path in value]),
             ("USE_TZ", lambda value: self.assert_equal(value, True)),
         ):
             known.add(name)
@@ -797,7 +820,7 @@ def test_the_examples_of_a_page_run(one, shop):
     desk.start()
     try:
         for fence in one.fences:
-            if fence.language == "python":
+            if fence.language in ("python", "html"):
                 shop.run(fence)
     finally:
         desk.finish()

@@ -12,11 +12,11 @@ PACKAGE = Path(django_bgtasks.__file__).parent
 
 #: From low to high: a module imports what stands above it in this list, and its own package.
 LAYERS = [
-    {"_version", "exceptions", "ids", "policies", "conf", "compat", "cron"},
+    {"_version", "exceptions", "ids", "policies", "conf", "compat", "cron", "untrusted"},
     {"retries", "timetables", "fingerprints"},
     {"arguments", "states", "context", "signals", "encryption"},
-    {"definition"},
-    {"models"},
+    {"definition", "origins"},
+    {"middleware", "models"},
     {"db"},
     {"wakeups", "registry", "uniqueness", "steps", "dependencies"},
     {"transitions"},
@@ -24,15 +24,15 @@ LAYERS = [
     {"batch"},
     {"checks"},
     {"backend", "standins"},
-    {"queues", "searching", "explaining"},
-    {"workers"},
+    {"queues", "searching", "explaining", "filtering", "failures"},
+    {"bulk", "workers"},
     {"schedules"},
     {"workflows"},
-    {"monitoring"},
+    {"monitoring", "progress"},
     {"worker"},
     {"observability", "testing"},
     {"templatetags"},
-    {"admin", "management"},
+    {"admin", "management", "urls"},
     {"apps", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -40,6 +40,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 #: Imports within functions that point the other way, and why they may.
 UPWARD = {
     ("models", "results"): "TaskRecord.get_result() is a convenience of the row",
+    ("models", "db"): "a schedule is planned by the database's clock",
     ("checks", "backend"): "the check asks which backends are ours; the backend calls the check",
     ("worker", "observability"): "a child process configures its logging",
     ("definition", "workflows"): "task.with_args() begins a workflow",
@@ -64,6 +65,7 @@ PURE = [
     "policies",
     "retries",
     "timetables",
+    "untrusted",
 ]
 
 VENDORS = ("postgresql", "mysql", "sqlite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -13,16 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-# Controls, and what is invisible or turns the direction of the text around it.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
-
-
-def visible(text: Any) -> str:
-    """Return text with what can't be seen as \\uXXXX; not escaped for HTML."""
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+from ..untrusted import visible
 
 
 def _unbroken(text: str) -> str:
@@ -61,11 +51,12 @@ def relative(value: datetime, now: datetime) -> str:
     seconds = round((now - value).total_seconds())
     if abs(seconds) < 2:
         return _unbroken(_("just now"))
-    about = _about(abs(seconds))
-    return _unbroken((_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": about})
+    time = about(abs(seconds))
+    return _unbroken((_("%(time)s ago") if seconds > 0 else _("in %(time)s")) % {"time": time})
 
 
-def _about(seconds: int) -> str:
+def about(seconds: int) -> str:
+    """Return seconds in their largest unit: "42 s", "3 min", "2 h", "4 d"."""
     if seconds < 90:
         return _("%(number)s s") % {"number": seconds}
     if seconds < 5_400:
@@ -111,12 +102,19 @@ def block(text: Any) -> SafeString:
     return format_html("<pre wrap>{}</pre>", visible(text))
 
 
-def preformatted(text: str, *, fold_at: int = 4096) -> SafeString:
-    """Return untrusted text in a block; what is longer than fold_at stays folded."""
-    shown = block(text)
+def preformatted(text: str, *, fold_at: int = 4096, cut_at: int = 100_000) -> SafeString:
+    """
+    Return untrusted text in a block; what is longer than fold_at stays folded.
+
+    Of what is longer than cut_at only so many characters are there.
+    """
+    shown = block(text[:cut_at])
     if len(text) <= fold_at:
         return shown
     size = _("%(number)s characters") % {"number": number_format(len(text))}
+    if len(text) > cut_at:
+        cut = _("The first %(number)s are shown.") % {"number": number_format(cut_at)}
+        shown = format_html("{}<div>{}</div>", shown, cut)
     return format_html("<details><summary>{}</summary>{}</details>", size, shown)
 
 

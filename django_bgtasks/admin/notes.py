@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -14,15 +15,24 @@ from django.utils.translation import gettext as _
 
 from ..models.record import TaskRecord
 from ..models.step import Step
+from ..states import LiveStatus
 from . import payload
-from .display import lines, moment, preformatted, relative, visible
+from .display import about, lines, moment, relative, visible
 
 #: Steps that a page shows, the newest, and characters of the value of each.
 MOST_STEPS, MOST_VALUE = 100, 4096
 
 
-def progress(row: TaskRecord, now: datetime) -> str:
-    """Return how far the task says it is: "47 of 120 · Importing rows · 3 s ago"."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a task says it is; percent is None where it doesn't say of how much."""
+
+    words: str
+    percent: int | None
+
+
+def progress(row: TaskRecord, now: datetime) -> Progress | None:
+    """Return what a task says of its progress: "Importing rows · 47 of 120 · 3 s ago"."""
     said = payload.mapping(payload.mapping(row.notes).get("progress"))
     current, total, message = (said.get(name) for name in ("current", "total", "message"))
     count = ""
@@ -33,8 +43,37 @@ def progress(row: TaskRecord, now: datetime) -> str:
         }
     elif current is not None:
         count = _number(current)
-    parts = [count, visible(message or ""), _age(said.get("at"), now)]
-    return " · ".join(part for part in parts if part) if count or message else ""
+    if not (count or message):
+        return None
+    share = _share(current, total)
+    parts = [visible(message or ""), count, _left(row, share, said.get("at"), now)]
+    words = " · ".join(part for part in [*parts, _age(said.get("at"), now)] if part)
+    return Progress(words, None if share is None else int(share * 100))
+
+
+def _share(current: Any, total: Any) -> float | None:
+    """Return how much of the whole is done, from 0 to 1."""
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in (current, total)):
+        return None
+    try:
+        share = current / total
+    except (ArithmeticError, ValueError):
+        return None
+    return min(max(share, 0.0), 1.0) if isfinite(share) else None
+
+
+def _left(row: Any, share: float | None, at: Any, now: datetime) -> str:
+    """Return how long a running task needs for the rest, at the rate it had until now."""
+    if row.status != LiveStatus.RUNNING or not share or share == 1 or not row.last_attempted_at:
+        return ""
+    try:
+        took = at - row.last_attempted_at.timestamp()
+        seconds = took / share - (now.timestamp() - row.last_attempted_at.timestamp())
+    except (TypeError, ArithmeticError):
+        return ""
+    if not took > 0 or not seconds > 0:
+        return ""
+    return _("about %(time)s left") % {"time": about(max(1, round(seconds)))}
 
 
 def _number(value: Any) -> str:
@@ -62,13 +101,13 @@ def labels(row: TaskRecord) -> SafeString | str:
     return lines(visible(f"{name}: {value}") for name, value in shown.items())
 
 
-def log(row: TaskRecord) -> SafeString | str:
+def log(row: TaskRecord) -> str:
     """Return what the attempt that ended the task has logged, "" if that is among its errors."""
     text = payload.mapping(row.notes).get("log")
     errors = row.errors if isinstance(row.errors, list) else []
     if not text or (errors and payload.mapping(errors[-1]).get("log") == text):
         return ""
-    return preformatted(str(text))
+    return str(text)
 
 
 def steps_of(row: TaskRecord, *, values: bool) -> list[Step]:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotModified
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
@@ -99,6 +101,25 @@ class PageAdmin(BaseAdmin):
         response.render()
         body = "\n".join(request.bgt_regions)  # type: ignore[attr-defined]
         return HttpResponse(body, headers={"ETag": etag} if etag else {}, status=status)
+
+    def row_of_page(self, request: HttpRequest, object_id: str) -> Any:
+        """
+        Return the row that an address names, or the answer to a request for none.
+
+        Raise PermissionDenied.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            if request.headers.get("X-Requested-With") == LIVE_HEADER:
+                # It takes a redirect for the way to the login.
+                raise Http404
+            admin_view: Any = self
+            return admin_view._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        return row
 
     def menu(self, request: HttpRequest) -> list[Link]:
         """Return the pages that the user may see, in working order."""

@@ -1,4 +1,4 @@
-"""Arguments, metadata, return values and tracebacks for people: masked, escaped, folded."""
+"""Arguments, metadata and return values for people: masked, escaped, folded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.debug import SafeExceptionReporterFilter, get_default_exception_reporter_filter
@@ -20,7 +19,7 @@ from ..arguments import Signature
 from ..compat import InvalidTaskBackend, task_backends
 from ..models.record import TaskRecord
 from ..workflows.placing import put
-from .display import block, duration, preformatted, visible
+from .display import preformatted
 
 HIDDEN = "••••••••"
 
@@ -85,25 +84,36 @@ def is_hidden(name: str, task: Any, secret: re.Pattern[str]) -> bool:
 
 def arguments(row: TaskRecord) -> SafeString | str:
     """Return the arguments of a row as "name = value", secrets masked."""
-    conf = conf_of(row)
     try:
-        args, kwargs = encryption.opened(row.args, conf), encryption.opened(row.kwargs, conf)
+        args, kwargs = opened_arguments(row)
     except Exception:
-        return _sealed()
-    _place_previous(row, args, kwargs)
-    secret = secret_names()
-    task = task_of(row)
-    rows = [
-        (name, HIDDEN if is_hidden(name, task, secret) else _json(redact(value, secret)))
-        for name, value in _named(args, kwargs, task)
-    ]
-    if not rows:
+        return sealed()
+    found = named_arguments(row, args, kwargs)
+    if not found:
         return _("None.")
-    shown = _assignments(rows)
-    if task is None:
+    shown = _assignments(
+        (name, HIDDEN if value == HIDDEN else as_json(value)) for name, value in found
+    )
+    if task_of(row) is None:
         note = _("This code has no such task: nobody knows which of its arguments are hidden.")
         return format_html("{}<div>{}</div>", shown, note)
     return shown
+
+
+def opened_arguments(row: TaskRecord) -> tuple[Any, Any]:
+    """Return the positional and the keyword arguments of a row. Raise if they are sealed."""
+    conf = conf_of(row)
+    return encryption.opened(row.args, conf), encryption.opened(row.kwargs, conf)
+
+
+def named_arguments(row: TaskRecord, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+    """Return the opened arguments of a row with their names, secrets masked."""
+    _place_previous(row, args, kwargs)
+    secret, task = secret_names(), task_of(row)
+    return [
+        (name, HIDDEN if is_hidden(name, task, secret) else redact(value, secret))
+        for name, value in _named(args, kwargs, task)
+    ]
 
 
 def _place_previous(row: TaskRecord, args: Any, kwargs: Any) -> None:
@@ -144,7 +154,7 @@ def metadata(row: TaskRecord) -> SafeString | str:
     """Return what the enqueuer gave along as "name = value", secrets masked."""
     secret = secret_names()
     return _assignments(
-        (name, HIDDEN if secret.search(name) else _json(redact(value, secret)))
+        (name, HIDDEN if secret.search(name) else as_json(redact(value, secret)))
         for name, value in mapping(mapping(getattr(row, "options", None)).get("metadata")).items()
     )
 
@@ -156,72 +166,24 @@ def _assignments(rows: Iterable[tuple[str, str]]) -> SafeString:
 def value(stored: Any, row: TaskRecord, *, most: int | None = None) -> SafeString | str:
     """Return what row's task returned as JSON, secrets masked; at most so many characters."""
     try:
-        opened = encryption.opened(stored, conf_of(row))
+        text = as_json(redacted_value(stored, row))
     except Exception:
-        return _sealed()
-    text = _json(redact(opened, secret_names()))
+        return sealed()
     if most is not None and len(text) > most:
         text = f"{text[:most]}…"
     return preformatted(text)
 
 
-def _sealed() -> str:
+def redacted_value(stored: Any, row: TaskRecord) -> Any:
+    """Return what row's task returned, secrets masked. Raise if it is sealed."""
+    return redact(encryption.opened(stored, conf_of(row)), secret_names())
+
+
+def sealed() -> str:
+    """Return what is said of a value that can't be decrypted."""
     return _("It is encrypted with a key that OPTIONS['ENCRYPTION_KEYS'] does not hold.")
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a JSON value as people read it."""
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-# Errors
-
-
-def attempts(row: TaskRecord, *, may_see: bool) -> SafeString | str:
-    """Return what went wrong in each attempt, newest first; may_see its traceback and log."""
-    errors = [error for error in row.errors or () if isinstance(error, dict)]
-    shown = []
-    for index, error in enumerate(reversed(errors)):
-        parts = [
-            _("Attempt %(number)s") % {"number": error.get("attempt", "?")},
-            error.get("exception_class_path") or "?",
-            error.get("worker_id") or "",
-            _took(error),
-        ]
-        summary = " · ".join(visible(part) for part in parts if part)
-        if may_see:
-            shown.append(
-                format_html(
-                    "<details{}><summary>{}</summary>{}{}</details>",
-                    SafeString("" if index else " open"),
-                    summary,
-                    block(error.get("traceback") or ""),
-                    _log_of(error),
-                )
-            )
-        else:
-            shown.append(format_html("<div>{}</div>", summary))
-    if not shown:
-        return _("None.")
-    if not may_see:
-        shown.append(format_html("<div>{}</div>", _("You may not see tracebacks.")))
-    return format_html_join("", "{}", ((part,) for part in shown))
-
-
-def _log_of(error: dict[str, Any]) -> SafeString:
-    log = error.get("log")
-    if not log:
-        return SafeString("")
-    return format_html(
-        "<details><summary>{}</summary>{}</details>",
-        # Numbered: nothing else tells it from the attempt that follows.
-        _("Log of attempt %(number)s") % {"number": visible(error.get("attempt", "?"))},
-        block(log),
-    )
-
-
-def _took(error: dict[str, Any]) -> str:
-    try:
-        begin, end = (datetime.fromisoformat(error[key]) for key in ("started_at", "ended_at"))
-        return duration((end - begin).total_seconds())
-    except (KeyError, TypeError, ValueError):
-        return ""

@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
+from dataclasses import dataclass
+from uuid import UUID
 
 from ..models.record import TaskRecord
 from ..models.workflow import Node, Workflow
-from .display import visible
+from ..states import FinalStatus
+from ..workflows.description import LARGEST, Description
+from .payload import mapping
 
 
-def in_words(row: TaskRecord) -> Any:
-    """Return the workflow's name with a link, and the task's name in it."""
-    alias = row._state.db or "default"
-    node = Node.objects.using(alias).filter(pk=row.pk).first()
-    workflow = node and Workflow.objects.using(alias).filter(pk=node.workflow_id).first()
-    if node is None or workflow is None:
-        return "-"
-    name = visible(workflow.name)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The workflow of a task, the task's name in it, and all of it unless it is large."""
+
+    workflow: Workflow
+    name: str
+    description: Description | None
+
+    def ahead(self, task_id: UUID) -> int | None:
+        """Return how many tasks are waited for, None if that isn't known."""
+        if self.description is None:
+            return None
+        members = {member.id: member for member in self.description.members}
+        barriers = [members[task_id].barrier] if task_id in members else []
+        found: set[UUID] = set()
+        seen: set[UUID] = set()
+        while barriers:
+            barrier = barriers.pop()
+            if barrier is None or barrier in seen:
+                continue
+            seen.add(barrier)
+            for source in self.description.barriers.get(barrier, ("", []))[1]:
+                if source in members:
+                    found.add(source)
+                else:
+                    barriers.append(source)
+        return sum(1 for pk in found if members[pk].state not in FinalStatus.values)
+
+
+def place_of(row: TaskRecord, alias: str) -> Place | None:
+    """Return the place of a row, None if it has none."""
     try:
-        address = reverse("admin:bgtasks_workflow_change", args=[workflow.pk])
-    except NoReverseMatch:
-        shown: Any = name
-    else:
-        shown = format_html('<a href="{}">{}</a>', address, name)
-    return format_html("{} · {}", shown, visible(node.name))
+        pk = UUID(mapping(mapping(row.options).get("workflow"))["id"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    workflow = Workflow.objects.using(alias).filter(pk=pk).first()
+    if workflow is None:
+        return None
+    if workflow.size > LARGEST:
+        node = Node.objects.using(alias).filter(pk=row.pk).first()
+        return None if node is None else Place(workflow, node.name, None)
+    description = Description.read(workflow, alias)
+    name = next((member.name for member in description.members if member.id == row.pk), "")
+    return Place(workflow, name, description) if name else None

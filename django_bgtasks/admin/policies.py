@@ -14,8 +14,6 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..models.limit import LimitWait
-from ..models.queued import QueuedTask
 from ..models.record import TaskRecord
 from ..policies import unique_during
 from ..retries import names_of
@@ -47,6 +45,12 @@ class Policies:
     def in_words(self) -> SafeString | str:
         """Return a line for each policy."""
         return lines(self._lines()) or "-"
+
+    @property
+    def max_attempts(self) -> int | None:
+        """How often it may raise, None if that is known no more."""
+        most = self._option("max_attempts")
+        return most if isinstance(most, int) else None
 
     def _lines(self) -> list[str]:
         sentences: tuple[tuple[tuple[str, ...], Callable[[], str]], ...] = (
@@ -212,10 +216,8 @@ class Policies:
             value = value[0] if isinstance(value, list | tuple) else own
         return value if isinstance(value, str) else ""
 
-    def waits_at(self) -> str:
-        """Return the key at which the task waits, "" if that is known no more."""
-        wait = LimitWait.objects.using(self._row._state.db).filter(pk=self._row.pk).first()
-        digest = wait.digest if wait else getattr(self._row, "limit_key", "")
+    def limit(self, digest: str) -> str:
+        """Return the limit of a key of the task, "" if it has no such key."""
         for kind, sentence in (("concurrency", self._concurrency), ("rate", self._rate)):
             mark = self._marks.get(kind)
             if isinstance(mark, list) and digest and mark[:1] == [digest]:
@@ -223,10 +225,10 @@ class Policies:
         return ""
 
 
-def waits_at(row: QueuedTask, now: datetime, *, may_see: bool) -> str:
-    """Return the limit at which a WAITING task waits."""
+def limit_in_words(row: TaskRecord, digest: str, now: datetime, *, may_see: bool) -> str:
+    """Return the limit of a key of a task."""
     try:
-        return Policies(row, now, may_see=may_see).waits_at() or "-"
+        return Policies(row, now, may_see=may_see).limit(digest) or "-"
     except (TypeError, ValueError, LookupError):  # The row holds no such mark.
         return "-"
 

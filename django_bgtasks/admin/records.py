@@ -6,136 +6,190 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin.models import LogEntry
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import SEARCH_VAR
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
-from django.utils.html import format_html_join
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import ngettext
 
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
-from ..searching import matches
-from ..states import LiveStatus
-from . import notes, payload
-from .base import BaseAdmin, clock_of
-from .display import visible
+from . import payload
+from .badges import badge_of
+from .base import backends, clock_of
+from .copying import CopyForm, NoCopy, Original
+from .display import duration, visible
 from .facts import TaskFacts
-from .filters import QueueFilter, StatusFilter
+from .lists import TaskListAdmin
+from .pages import LIVE_HEADER
+from .task_page import TaskPage
+from .texts import text_of
 from .verbs import SKIPPED, Verb
 
-#: States in which one asks why a task isn't running.
-WAITS = frozenset({LiveStatus.SCHEDULED, LiveStatus.WAITING, LiveStatus.READY})
 
-
-class TaskRecordAdmin(TaskFacts, BaseAdmin):
+class TaskRecordAdmin(TaskFacts, TaskListAdmin):
     """
     Either table of tasks. An address of a task keeps working when its row moves
     to the other one.
     """
 
-    #: The table to which rows move.
-    other_model: type[QueuedTask] | type[FinishedTask]
-    #: What can be done to a task here, and the permission that each of them needs.
+    #: What can be done to a task here.
     verbs: tuple[Verb, ...]
-    verb_permission: str
 
-    list_filter = (StatusFilter, QueueFilter)
-    # Shows the search box; get_search_results() doesn't ask it.
-    search_fields = ("pk",)
     deferred: tuple[str, ...] = ("args", "kwargs", "options", "errors", "notes")
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        may_see = self.may(request, "view_payload")
-        facts: list[Any] = ["task_path_shown", ("state", "queue", "priority"), "why"]
-        if obj is not None:
-            facts += self.present_facts(obj, may_see)
-            if self.has_verb_permission(request) and self._open_verbs(obj):
-                facts.insert(0, "buttons")
-        return [
-            (None, {"fields": [*facts, ("id", "worker_ids_shown")]}),
-            (_("Content"), {"fields": self.content_fields(obj, may_see)}),
-            (_("Times"), {"fields": self.time_fields}),
-            (
-                _("Details"),
-                {
-                    "fields": [
-                        "policies" if may_see else "policies_unseen",
-                        ("attempt", "failures", "lost_count"),
-                        ("backend_shown", *self.internal_fields),
-                    ]
-                },
-            ),
-        ]
+    # The page of one
 
-    time_fields: Sequence[Any] = ()
-    internal_fields: Sequence[str] = ()
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show one task, wherever its row is by now."""
+        if request.method not in ("GET", "HEAD") or not self.has_view_permission(request):
+            raise PermissionDenied
+        pk = unquote(object_id)
+        row = self.get_object(request, pk)
+        if row is None:
+            return self._elsewhere(request, pk)
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        shown = TaskPage(self, request, row)
+        return self.page(
+            request,
+            "admin/bgtasks/task.html",
+            title=visible(row),
+            context=lambda: {**shown.context(), **(extra_context or {})},
+            stamp=shown.stamp,
+        )
 
-    def present_facts(self, obj: Any, may_see: bool) -> list[str]:
-        """Return the facts that only some tasks have, as far as this one has them."""
-        found = []
-        if obj.status in WAITS:
-            found.append("explained" if may_see else "explained_unseen")
-        if "workflow" in payload.mapping(obj.options):
-            found.append("workflow_shown")
-        if notes.progress(obj, clock_of(obj)):
-            found.append("progress_shown")
-        if notes.labels(obj):
-            found.append("labels_shown")
-        return found
+    def _elsewhere(self, request: HttpRequest, pk: str) -> HttpResponse:
+        other = self.other(request)
+        if other is not None and other.get_object(request, pk) is not None:
+            if request.headers.get("X-Requested-With") == LIVE_HEADER:
+                # The page that is open goes on with the row.
+                return other.change_view(request, quote(pk))
+            return HttpResponseRedirect(self.address("change", pk, model=self.other_model))
+        return self.page(
+            request,
+            "admin/bgtasks/task_missing.html",
+            title=_("No such task"),
+            context=lambda: {
+                "missing": visible(pk)[:100],
+                "kept": _kept(self.alias),
+                "back": self.address("changelist"),
+                "back_label": str(self.opts.verbose_name_plural).capitalize(),
+                "search_var": SEARCH_VAR,
+            },
+            status=404,
+        )
 
-    def content_fields(self, obj: Any, may_see: bool) -> list[str]:
-        """Return the fields of the payload as the viewer may see them."""
-        found = [("arguments", "arguments_unseen")]
-        if obj is not None:
-            if payload.mapping(obj.options).get("metadata"):
-                found.append(("metadata", "metadata_unseen"))
-            found += self.outcome_fields
-            if notes.steps_of(obj, values=may_see):
-                found.append(("steps", "steps_unseen"))
-            if notes.log(obj):
-                found.append(("log_shown", "log_unseen"))
-        found.append(("attempts", "attempts_unseen"))
-        return [seen if may_see else unseen for seen, unseen in found]
+    def text_view(self, request: HttpRequest, object_id: str, part: str) -> HttpResponse:
+        """Show what the page folds or cuts as plain text; for part see text_of()."""
+        if not (self.has_view_permission(request) and self.may(request, "view_payload")):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self._elsewhere(request, unquote(object_id))
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        text = text_of(row, part)
+        if text is None:
+            raise Http404
+        headers = {"X-Content-Type-Options": "nosniff"}
+        return HttpResponse(visible(text), "text/plain; charset=utf-8", headers=headers)
 
-    #: What came of a task: the field, and the one for who may not see it.
-    outcome_fields: Sequence[tuple[str, str]] = ()
+    # A copy
+
+    def may_copy(self, request: HttpRequest) -> bool:
+        """Say whether the viewer may run copies: the form shows the arguments."""
+        return self.may(request, "copy_queuedtask") and self.may(request, "view_payload")
+
+    def copy_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask for the arguments of a copy; enqueue it on POST."""
+        if not (self.has_view_permission(request) and self.may_copy(request)):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        try:
+            original = Original(row)
+        except NoCopy as error:
+            self.message_user(request, str(error), messages.WARNING)
+            return HttpResponseRedirect(self.address("change", row.pk))
+        by = request.user.get_username()
+        form = CopyForm(request.POST or None, original=original, by=by)
+        if request.method == "POST" and form.is_valid() and form.enqueue():
+            return self._to_copy(request, row, form.result)
+        return self.page(
+            request,
+            "admin/bgtasks/task_copy.html",
+            title=_("Run a copy of %(name)s") % {"name": visible(row.task_name)},
+            context=lambda: {
+                "form": form,
+                "original": visible(row),
+                "task_path": visible(row.task_path),
+                "queue_name": visible(row.queue_name),
+                "has_places": original.has_places,
+                "hidden": payload.HIDDEN,
+                "back": self.address("change", row.pk),
+            },
+        )
+
+    def _to_copy(self, request: HttpRequest, row: Any, result: Any) -> HttpResponseRedirect:
+        if getattr(result, "created", True):
+            self.log(request, [row], f"Run again as a copy: {result.id}.")
+            self.message_user(request, _("A copy of the task was enqueued."), messages.SUCCESS)
+        else:
+            text = _("Nothing was enqueued: this task has the unique key.")
+            self.message_user(request, text, messages.WARNING)
+        return HttpResponseRedirect(self.address("change", result.id, model=QueuedTask))
 
     # Verbs: actions of the list, buttons of the page
 
-    def has_verb_permission(self, request: HttpRequest) -> bool:
-        return self.may(request, self.verb_permission)
-
-    def _open_verbs(self, obj: Any) -> list[Verb]:
-        return [verb for verb in self.verbs if obj.status in verb.states]
+    def open_verbs(self, request: HttpRequest, row: Any) -> list[Verb]:
+        """Return what the viewer may do to a row now."""
+        return [
+            verb
+            for verb in self.verbs
+            if row.status in verb.states and self.may(request, verb.permission)
+        ]
 
     def get_urls(self) -> list[Any]:
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        views: dict[str, Any] = {
+            **{verb.name: partial(self.verb_view, verb=verb) for verb in self.verbs},
+            "copy": self.copy_view,
+        }
         return [
             *(
                 path(
-                    f"<path:object_id>/{verb.name}/",
-                    self.admin_site.admin_view(partial(self.verb_view, verb=verb)),
-                    name=f"{prefix}_{verb.name}",
+                    f"<path:object_id>/{name}/",
+                    self.admin_site.admin_view(view),
+                    name=f"{prefix}_{name}",
                 )
-                for verb in self.verbs
+                for name, view in views.items()
+            ),
+            path(
+                "<path:object_id>/text/<slug:part>/",
+                self.admin_site.admin_view(self.text_view),
+                name=f"{prefix}_text",
             ),
             *super().get_urls(),
         ]
 
     def verb_view(self, request: HttpRequest, object_id: str, verb: Verb) -> HttpResponseBase:
-        """Do it to one task, and show where it is then."""
-        if refusal := self.refuse_unless_post(request):
+        """Do it to one task, and show where it is then; ask first where that is due."""
+        if not verb.asks and (refusal := self.refuse_unless_post(request)):
             return refusal
-        if not (self.has_view_permission(request) and self.has_verb_permission(request)):
+        if not (self.has_view_permission(request) and self.may(request, verb.permission)):
             raise PermissionDenied
         obj = self.get_object(request, unquote(object_id))
         if obj is None:
@@ -144,8 +198,25 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         if not self.has_view_permission(request, obj):
             raise PermissionDenied
+        if request.method != "POST":
+            return self._ask(request, obj, verb)
         self.perform(request, verb, [obj])
         return self._to_where_it_is(request, obj.pk)
+
+    def _ask(self, request: HttpRequest, row: Any, verb: Verb) -> HttpResponse:
+        return self.page(
+            request,
+            "admin/bgtasks/task_confirm.html",
+            title=f"{verb.label}: {visible(row)}",
+            context=lambda: {
+                "verb": verb,
+                "warning": verb.warning if row.status in verb.asks else "",
+                "badge": badge_of(row, clock_of(row)),
+                "task_id": str(row.pk),
+                "task_path": visible(row.task_path),
+                "back": self.address("change", row.pk),
+            },
+        )
 
     def perform(
         self, request: HttpRequest, verb: Verb, rows: Iterable[Any], *, missing: int = 0
@@ -190,27 +261,10 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
             found.update((str(pk), status) for pk, status in rows.values_list("pk", "status"))
         yield from (found.get(pk, "") for pk in ids)
 
-    @admin.display(description=gettext_lazy("action"))
-    def buttons(self, obj: Any) -> str:
-        # Inside the page's own form, which carries the CSRF token: no template of
-        # ours, so each theme shows it.
-        return format_html_join(
-            " ",
-            '<input type="submit" class="button" formaction="{}" value="{}">',
-            ((self.address(verb.name, obj.pk), verb.label) for verb in self._open_verbs(obj)),
-        )
-
     # Where a task is
 
-    def _other(self, request: HttpRequest) -> Any:
-        """Return the ModelAdmin of the other table, None if the viewer may not see it."""
-        if not self.admin_site.is_registered(self.other_model):
-            return None
-        other = self.admin_site.get_model_admin(self.other_model)
-        return other if other.has_view_permission(request) else None
-
     def _to_where_it_is(self, request: HttpRequest, pk: Any) -> HttpResponseRedirect:
-        other = self._other(request)
+        other = self.other(request)
         if self.get_object(request, str(pk)) is None and other is not None:
             return HttpResponseRedirect(self.address("change", pk, model=self.other_model))
         if other is None:
@@ -222,48 +276,12 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
     ) -> HttpResponseRedirect:
         # Called by Django's views of one row, and by ours, when there is none.
         pk = unquote(object_id)
-        other = self._other(request)
+        other = self.other(request)
         if other is not None and other.get_object(request, pk) is not None:
             return HttpResponseRedirect(self.address("change", pk, model=self.other_model))
         text = _("There is no task %(id)s. It may have been pruned.") % {"id": visible(pk)[:100]}
         self.message_user(request, text, messages.WARNING)
         return HttpResponseRedirect(self.address("changelist"))
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        term = request.GET.get(SEARCH_VAR, "")
-        if request.method == "GET" and term and self.has_view_permission(request):
-            target = self._only_hit(request, term)
-            if target:
-                return HttpResponseRedirect(target)
-        return super().changelist_view(request, extra_context)
-
-    def _only_hit(self, request: HttpRequest, term: str) -> str:
-        """Return the address of the one task that term means, or of the list that has it."""
-        here = matches(term, self.get_queryset(request))
-        other = self._other(request)
-        there = other and matches(term, other.get_queryset(request))
-        if here and len(here) == 1 and not there:
-            return self.address("change", here[0])
-        if there and not here:
-            if len(there) == 1:
-                return self.address("change", there[0], model=self.other_model)
-            query = urlencode({SEARCH_VAR: term})
-            return f"{self.address('changelist', model=self.other_model)}?{query}"
-        return ""
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: Any, search_term: str
-    ) -> tuple[Any, bool]:
-        if not search_term.strip():
-            return queryset, False
-        found = matches(search_term, self.get_queryset(request))
-        if found is None:
-            self.message_user(
-                request,
-                _("Search for an id, its first 13 characters or its last 6 or more digits."),
-                messages.WARNING,
-            )
-        return queryset.filter(pk__in=found or ()), False
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         """Show what was done to the task in either table."""
@@ -285,3 +303,23 @@ class TaskRecordAdmin(TaskFacts, BaseAdmin):
                 **(extra_context or {}),
             },
         )
+
+
+def _kept(alias: str) -> str:
+    """Return for how long results are kept, "" if they are kept for ever."""
+    conf = next((b.conf for b in backends() if b.database == alias), None)
+    found = []
+    if conf is not None and conf.retain_successful is not None:
+        found.append(
+            _("successful tasks are kept %(time)s") % {"time": _days(conf.retain_successful)}
+        )
+    if conf is not None and conf.retain_failed is not None:
+        found.append(_("failed ones %(time)s") % {"time": _days(conf.retain_failed)})
+    return ", ".join(found)
+
+
+def _days(seconds: float) -> str:
+    count, rest = divmod(round(seconds), 86_400)
+    if not count or rest:
+        return duration(seconds)
+    return ngettext("%(count)d day", "%(count)d days", count) % {"count": count}

@@ -7,16 +7,14 @@ from typing import Any
 from django.contrib import admin
 from django.db import transaction
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from ..models.step import Step
 from ..states import FinalStatus
-from . import payload
 from .base import clock_of
-from .display import duration, moment, short_moment
+from .display import duration, short_moment
 from .records import TaskRecordAdmin
 from .verbs import RETRY
 
@@ -26,8 +24,8 @@ class FinishedTaskAdmin(TaskRecordAdmin):
     """Finished tasks: they can be retried, and deleted."""
 
     other_model = QueuedTask
+    empty_text = gettext_lazy("No task has ended yet.")
     verbs = (RETRY,)
-    verb_permission = "retry_finishedtask"
 
     list_display = (
         "name",
@@ -40,25 +38,19 @@ class FinishedTaskAdmin(TaskRecordAdmin):
         "attempt",
         "worker",
     )
+    indexed = (frozenset(), frozenset({"status"}), frozenset({"cause"}))
     actions = ("retry",)
     deferred = (*TaskRecordAdmin.deferred, "return_value")
-    time_fields = (
-        ("enqueued", "run_after_shown", "ended"),
-        ("started", "last_started"),
-        ("waited", "took"),
-    )
-    internal_fields = ("claim_id",)
-    outcome_fields = (("value", "value_unseen"),)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "delete_finishedtask")
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
-        return self.has_verb_permission(request)
+        return self.may(request, RETRY.permission)
 
     def list_order(self, request: HttpRequest) -> list[str]:
         # Those of one status by when they ended, as their index has them.
-        if request.GET.get("status"):
+        if request.GET.get("status") and not self.needs_window(request):
             return ["-finished_at", "-pk"]
         return super().list_order(request)
 
@@ -84,18 +76,6 @@ class FinishedTaskAdmin(TaskRecordAdmin):
             return "-"
         return duration((obj.finished_at - obj.last_attempted_at).total_seconds())
 
-    @admin.display(description=gettext_lazy("finished at"))
-    def ended(self, obj: Any) -> str:
-        return moment(obj.finished_at, clock_of(obj))
-
     @admin.display(description=gettext_lazy("finished"))
     def ended_briefly(self, obj: Any) -> str:
         return short_moment(obj.finished_at, clock_of(obj))
-
-    @admin.display(description=gettext_lazy("return value"))
-    def value(self, obj: Any) -> str:
-        return payload.value(obj.return_value, obj) if obj.status == FinalStatus.SUCCESSFUL else "-"
-
-    @admin.display(description=gettext_lazy("return value"))
-    def value_unseen(self, obj: Any) -> str:
-        return _("You may not see return values.")

@@ -28,6 +28,25 @@ FIELDS = {
 }
 
 
+class ArgumentsField(forms.JSONField):
+    """JSON; also what Python's reader gives up on with other errors than those of JSON."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError):
+            # An integer of 5,000 digits; brackets within brackets within brackets.
+            raise forms.ValidationError(
+                self.error_messages["invalid"], code="invalid", params={"value": value}
+            ) from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return forms.fields.InvalidJSONInput(data)
+
+
 class ScheduleForm(forms.ModelForm):
     """A schedule that is made in the admin."""
 
@@ -59,6 +78,7 @@ class ScheduleForm(forms.ModelForm):
             "expires",
             "success_within",
         )
+        field_classes = {"args": ArgumentsField, "kwargs": ArgumentsField}
         help_texts = {
             "expression": _(
                 "Five fields as in cron, @daily, every 15 minutes, or at 2027-01-01 08:00."
@@ -149,7 +169,10 @@ class ScheduleForm(forms.ModelForm):
                 when=data["expression"],
                 **given,
             )
-            found = said.problems(now=timezone.now())
+            # What has passed may still be given another name.
+            times = {FIELDS.get(name, name) for name in ("when", "tz", "start", "end")}
+            is_new = not self.instance.pk or bool(times & set(self.changed_data))
+            found = said.problems(now=timezone.now() if is_new else None)
         except InvalidSchedule as error:
             found = error.problems
         else:

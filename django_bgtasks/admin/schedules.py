@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.http import (
     HttpRequest,
@@ -22,33 +23,21 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from ..db import operations_for
 from ..exceptions import DuplicateTask
 from ..models import FinishedTask, QueuedTask
-from ..models.schedule import RunStatus, Schedule, Source
+from ..models.schedule import Schedule, Source
 from ..models.worker import Worker, WorkerState
 from ..schedules import by_hand, watching
+from ..schedules.turn import has_the_key
 from ..schedules.words import describe
 from . import payload
-from .base import BaseAdmin, clock_of
-from .display import block, duration, lines, moment, short_moment, visible
+from .base import BaseAdmin, backends, clock_of
+from .display import block, lines, moment, short_moment, visible
 from .filters import ColumnFilter, QueueFilter
 from .schedule_form import ScheduleForm
-from .schedule_preview import preview_data, preview_html
-
-#: What the words of a run's state are, besides those of tasks.
-_STATES = {
-    "SKIPPED": gettext_lazy("skipped"),
-    "MISSED": gettext_lazy("missed"),
-    "HELD": gettext_lazy("waits for the one before"),
-    "GONE": gettext_lazy("pruned"),
-    "SUCCESSFUL": gettext_lazy("successful"),
-    "FAILED": gettext_lazy("failed"),
-    "CANCELLED": gettext_lazy("cancelled"),
-    "SCHEDULED": gettext_lazy("scheduled"),
-    "WAITING": gettext_lazy("waiting"),
-    "READY": gettext_lazy("ready"),
-    "RUNNING": gettext_lazy("running"),
-}
+from .schedule_preview import PreviewForm, preview_data, preview_html
+from .schedule_runs import OutcomeFilter, runs_html, word_of
 
 
 class EnabledFilter(ColumnFilter):
@@ -86,11 +75,12 @@ class ScheduleAdmin(BaseAdmin):
         "is_enabled",
         "where",
     )
-    list_filter = (EnabledFilter, SourceFilter, QueueFilter)
+    list_filter = (EnabledFilter, SourceFilter, QueueFilter, OutcomeFilter)
     deferred = ("args", "kwargs")
     actions = ("enable", "disable", "run_ticked")
 
     class Media:
+        css: ClassVar = {"all": ["bgtasks/bgtasks.css", "bgtasks/schedule.css"]}
         js = ("bgtasks/schedule_preview.js",)
 
     # Permissions
@@ -105,7 +95,12 @@ class ScheduleAdmin(BaseAdmin):
         )
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may(request, "delete_schedule") and (obj is None or obj.source == Source.ADMIN)
+        return self.may(request, "delete_schedule") and (
+            obj is None
+            or obj.source == Source.ADMIN
+            # What belongs to no backend any more is declared by none.
+            or obj.backend not in [backend.alias for backend in backends()]
+        )
 
     def has_switch_permission(self, request: HttpRequest) -> bool:
         """Say whether the user may enable and disable schedules."""
@@ -130,26 +125,40 @@ class ScheduleAdmin(BaseAdmin):
             example = (
                 '@schedule("0 2 * * 1-5", tz="Europe/Warsaw")\n@task\ndef close_the_day(): ...'
             )
-            text = format_html("{} {}", _("No schedules yet. In code:"), block(example))
-            self.message_user(request, text, messages.INFO)
-        elif rows.filter(look_at__isnull=False).exists() and not self._a_worker_lives():
-            self.message_user(
-                request,
-                _(
-                    "No worker is running, and so no schedule is fired. Start one with "
-                    "python manage.py runworker."
-                ),
-                messages.WARNING,
+            shown = format_html("{} {}", _("No schedules yet. In code:"), block(example))
+            self.message_user(request, shown, messages.INFO)
+            return
+        served = self._backends_served()
+        wanted = set(rows.filter(look_at__isnull=False).values_list("backend", flat=True))
+        lacking = sorted(wanted - served)
+        if lacking and not served:
+            text = _(
+                "No worker is running that fires schedules. Start one with "
+                "python manage.py runworker."
             )
+        elif lacking:
+            text = _(
+                "No worker is running that fires the schedules of %(names)s. Start one with "
+                "python manage.py runworker --backend %(first)s."
+            )
+        else:
+            return
+        named = {"names": ", ".join(map(visible, lacking)), "first": visible(lacking[0])}
+        self.message_user(request, text % named, messages.WARNING)
 
-    def _a_worker_lives(self) -> bool:
-        now = timezone.now()
-        silent = ExpressionWrapper(now - F("heartbeat_at"), output_field=DurationField())
-        alive = Worker.objects.using(self.alias).exclude(state=WorkerState.STOPPED)
-        return any(
-            worker.silent.total_seconds() < worker.lease
-            for worker in alive.annotate(silent=silent).order_by("-heartbeat_at")[:20]
+    def _backends_served(self) -> set[str]:
+        """Return the aliases of the backends with a live worker that carries the scheduler."""
+        silent = ExpressionWrapper(
+            operations_for(self.alias).now_expression(None) - F("heartbeat_at"),
+            output_field=DurationField(),
         )
+        alive = Worker.objects.using(self.alias).filter(scheduler=True)
+        alive = alive.exclude(state__in=(WorkerState.STOPPING, WorkerState.STOPPED))
+        return {
+            worker.backend
+            for worker in alive.annotate(silent=silent).order_by("-heartbeat_at")[:200]
+            if worker.silent.total_seconds() < worker.lease
+        }
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
@@ -174,8 +183,14 @@ class ScheduleAdmin(BaseAdmin):
             self._run(request, row)
 
     def _switch(self, request: HttpRequest, rows: list[Schedule], enabled: bool) -> None:
-        done = [row for row in rows if by_hand.set_enabled(row, enabled, alias=self.alias)]
-        count, skipped = len(done), len(rows) - len(done)
+        done, gone = [], []
+        for row in rows:
+            try:
+                if by_hand.set_enabled(row, enabled, alias=self.alias):
+                    done.append(row)
+            except by_hand.NotPossible as error:
+                gone.append(visible(error))
+        count, skipped = len(done), len(rows) - len(done) - len(gone)
         if enabled:
             sentence = gettext_lazy("Enabled.")
             said = ngettext(
@@ -200,7 +215,7 @@ class ScheduleAdmin(BaseAdmin):
         self.answer(
             request,
             said % {"count": count} if count else "",
-            [not_done % {"count": skipped}] if skipped else [],
+            [*([not_done % {"count": skipped}] if skipped else []), *gone],
         )
 
     def _run(self, request: HttpRequest, row: Schedule) -> None:
@@ -216,6 +231,13 @@ class ScheduleAdmin(BaseAdmin):
             }
             self.message_user(request, text, messages.ERROR)
         else:
+            if not result.created:
+                text = _("%(name)s is not run: %(reason)s") % {
+                    "name": visible(row.name),
+                    "reason": has_the_key(result.id),
+                }
+                self.message_user(request, text, messages.WARNING)
+                return
             self.log(request, [row], gettext_lazy("Run now."))
             text = _("%(name)s is enqueued.") % {"name": visible(row.name)}
             self.message_user(request, self._task_link(result.id, text, "READY"), messages.SUCCESS)
@@ -239,10 +261,7 @@ class ScheduleAdmin(BaseAdmin):
             return HttpResponseNotAllowed(["GET"])
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
-        given = request.GET
-        return JsonResponse(
-            preview_data(given.get("expression", "")[:255], given.get("time_zone", "")[:64])
-        )
+        return JsonResponse(preview_data(PreviewForm(request.GET).row()))
 
     def enable_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Enable one schedule."""
@@ -342,6 +361,13 @@ class ScheduleAdmin(BaseAdmin):
         form = super().get_form(request, obj, change, **kwargs)
         return type(form.__name__, (form,), {"alias": self.alias})
 
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except IntegrityError:
+            # Somebody took the name since it was checked; now the form says so.
+            return super().changeform_view(request, *args, **kwargs)
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         obj.save(using=self.alias)
 
@@ -369,9 +395,8 @@ class ScheduleAdmin(BaseAdmin):
 
     @admin.display(description=gettext_lazy("next runs"))
     def preview(self, obj: Schedule | None) -> str:
-        expression = obj.expression if obj is not None else ""
-        zone = (obj.time_zone if obj is not None else "") or timezone.get_default_timezone_name()
-        return preview_html(expression, zone, obj, address=self.address("preview"))
+        row = obj or Schedule(time_zone=timezone.get_default_timezone_name())
+        return preview_html(row, address=self.address("preview"))
 
     @admin.display(description=gettext_lazy("arguments"))
     def arguments(self, obj: Schedule) -> str:
@@ -395,46 +420,13 @@ class ScheduleAdmin(BaseAdmin):
         outcomes = watching.latest(obj, alias=self.alias)
         if not outcomes:
             return _("It has not been due yet.")
-        now = clock_of(obj)
-        rows = (
-            (
-                moment(outcome.run.due_at, now),
-                self._outcome(outcome),
-                duration(outcome.drift) if outcome.drift >= 0 else "-",
-                self._remark(outcome),
-            )
-            for outcome in outcomes
-        )
-        return format_html(
-            "<table><thead><tr><th>{}</th><th>{}</th><th>{}</th><th>{}</th></tr></thead>"
-            "<tbody>{}</tbody></table>",
-            _("Due"),
-            _("Outcome"),
-            _("Fired after"),
-            _("Remark"),
-            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
-        )
-
-    def _remark(self, outcome: watching.Outcome) -> str:
-        run = outcome.run
-        said = [visible(run.reason)] if run.reason else []
-        if run.missed and run.status != RunStatus.MISSED:
-            said.append(
-                ngettext(
-                    "Stands for %(count)d missed run, too.",
-                    "Stands for %(count)d missed runs, too.",
-                    run.missed,
-                )
-                % {"count": run.missed}
-            )
-        return " ".join(said) or "-"
+        return runs_html(outcomes, clock_of(obj), self._task_link)
 
     def _outcome(self, outcome: watching.Outcome) -> str:
-        word = str(_STATES.get(outcome.state, outcome.state))
-        return self._task_link(outcome.run.task_id, word, outcome.state)
+        return self._task_link(outcome.run.task_id, word_of(outcome), outcome.state)
 
     def _task_link(self, task_id: Any, text: str, state: str) -> str:
-        if task_id is None or state in ("GONE", "MISSED", "HELD"):
+        if task_id is None or state in ("GONE", "MISSED", "HELD", "SKIPPED"):
             return text
         live = state in ("SCHEDULED", "WAITING", "READY", "RUNNING")
         url = self.address("change", task_id, model=QueuedTask if live else FinishedTask)

@@ -77,12 +77,16 @@ class Verb:
     name is the end of its address, states are those that it starts from.
 
     act takes the database alias, ids of tasks in whatever state, and who asks.
+    In the states of asks a page says warning first.
     """
 
     name: str
     label: Any
     states: frozenset[str]
     act: Callable[[str, Sequence[str], str], list[Done]]
+    permission: str
+    asks: frozenset[str] = frozenset()
+    warning: Any = ""
 
 
 def _cancel(alias: str, ids: Sequence[str], by: str, *, force: bool) -> list[Done]:
@@ -151,18 +155,52 @@ def _retry(alias: str, ids: Sequence[str], by: str) -> list[Done]:
     ]
 
 
+def _run_now(alias: str, ids: Sequence[str], by: str) -> list[Done]:
+    return [
+        Done(
+            transitions.run_now(alias, ids, by=by),
+            ngettext_lazy(
+                "%(count)d task is ready now.", "%(count)d tasks are ready now.", "count"
+            ),
+            gettext_lazy("Run now."),
+        )
+    ]
+
+
 CANCEL = Verb(
-    "cancel", gettext_lazy("Cancel"), frozenset(LiveStatus.values), partial(_cancel, force=False)
+    "cancel",
+    gettext_lazy("Cancel"),
+    frozenset(LiveStatus.values),
+    partial(_cancel, force=False),
+    "cancel_queuedtask",
+    asks=frozenset({LiveStatus.RUNNING.value}),
+    warning=gettext_lazy(
+        "It is running. It is asked to end at its next check; it may still finish."
+    ),
 )
 CANCEL_BY_FORCE = Verb(
     "force",
     gettext_lazy("Cancel by force"),
     frozenset({LiveStatus.RUNNING.value}),
     partial(_cancel, force=True),
+    "cancel_queuedtask",
+    asks=frozenset({LiveStatus.RUNNING.value}),
+    warning=gettext_lazy(
+        "It is running. An exception is raised in it, and its process is killed if it does not "
+        "end within its grace. What it has begun may be half done."
+    ),
+)
+RUN_NOW = Verb(
+    "run",
+    gettext_lazy("Run now"),
+    frozenset({LiveStatus.SCHEDULED.value}),
+    _run_now,
+    "run_queuedtask",
 )
 RETRY = Verb(
     "retry",
     gettext_lazy("Retry"),
     frozenset({FinalStatus.FAILED.value, FinalStatus.CANCELLED.value}),
     _retry,
+    "retry_finishedtask",
 )

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Exists, OuterRef, Value
+from django.db.models import DateTimeField, Exists, Model, OuterRef, Value
 
 from ..ids import dashed
 from ..models.finished import FinishedTask
@@ -453,6 +453,20 @@ class DatabaseOperations:
             else:
                 kept.update(str(pk) for pk in mine.values_list("pk", flat=True))
         return kept
+
+    @contextmanager
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        """
+        End statements that take longer with a DatabaseError; outside a transaction of worth.
+
+        What was written within is undone then.
+        """
+        raise NotImplementedError
+        yield
+
+    def estimate(self, model: type[Model]) -> int:
+        """Return about how many rows a table has, without reading it."""
+        raise NotImplementedError
 
     def tidy(self) -> None:
         """Have the database clear away what thousands of finished tasks left in the live table."""

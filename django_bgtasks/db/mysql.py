@@ -9,11 +9,13 @@ having nothing that wakes a worker, which polls.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Model
 
 from .base import CHUNK, DONE, LIVE, UNIQUE, DatabaseOperations
 from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
@@ -270,6 +272,35 @@ class MySQLOperations(DatabaseOperations):
             return [self.id_from_db(pk) for pk in held]
 
         return unit() if self.connection.in_atomic_block else self.retrying(unit)
+
+    @contextmanager
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        connection: Any = self.connection
+        # MariaDB counts in seconds, MySQL in milliseconds.
+        name, value = (
+            ("max_statement_time", seconds)
+            if connection.mysql_is_mariadb
+            else ("max_execution_time", int(1000 * seconds))
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT @@SESSION.{name}")
+            before = cursor.fetchone()[0]
+            cursor.execute(f"SET SESSION {name} = %s", [value])
+        try:
+            yield
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET SESSION {name} = %s", [before])
+
+    def estimate(self, model: type[Model]) -> int:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT table_rows FROM information_schema.tables "
+                "WHERE table_schema = DATABASE() AND table_name = %s",
+                [model._meta.db_table],
+            )
+            row = cursor.fetchone()
+        return int(row[0]) if row and row[0] else 0
 
     def change_detector(
         self, queues: Callable[[], Sequence[str]], *, listen: bool

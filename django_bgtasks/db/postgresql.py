@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from django.db import OperationalError, transaction
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
+from django.db.models import Model
 
 from .base import DONE, INSERT_CHUNK, LIVE, DatabaseOperations
 from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
@@ -241,6 +242,30 @@ class PostgreSQLOperations(DatabaseOperations):
             with psycopg.Cursor(raw) as cursor:
                 cursor.execute(_without_waiting(sql), params, prepare=True)
                 return cursor.fetchall()
+
+    @contextmanager
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        with transaction.atomic(using=self.alias), self.connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            before = cursor.fetchone()[0]
+            cursor.execute(
+                "SELECT set_config('statement_timeout', %s, true)", [str(int(1000 * seconds))]
+            )
+            yield
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
+
+    def estimate(self, model: type[Model]) -> int:
+        # What the table has grown by since the last ANALYZE is taken into account.
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT CASE WHEN reltuples < 0 THEN 0 WHEN relpages = 0 THEN reltuples "
+                "ELSE reltuples / relpages * (pg_relation_size(oid) / "
+                "current_setting('block_size')::int) END::bigint "
+                "FROM pg_class WHERE oid = to_regclass(%s)",
+                [self.connection.ops.quote_name(model._meta.db_table)],
+            )
+            row = cursor.fetchone()
+        return int(row[0]) if row and row[0] else 0
 
     def tidy(self) -> None:
         # After 30,000 tasks a claim walked over so many dead entries of its index that it

@@ -11,12 +11,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Model
 
 from .base import DONE, LIVE, DatabaseOperations
 from .exchanges import MOVING, ChangeDetector, ClaimedTask, ClaimRequest, Ending, Exchange
@@ -235,6 +237,28 @@ class SQLiteOperations(DatabaseOperations):
             with self.write():
                 unit()
         return moved
+
+    @contextmanager
+    def time_limit(self, seconds: float) -> Iterator[None]:
+        connection: Any = self.connection
+        connection.ensure_connection()
+        raw, until = connection.connection, time.monotonic() + seconds
+        # Asked every 10,000 instructions, which take some tens of microseconds.
+        raw.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        try:
+            yield
+        finally:
+            raw.set_progress_handler(None, 0)
+
+    def estimate(self, model: type[Model]) -> int:
+        # Rows are added at one end and pruned at the other; what was deleted in between
+        # counts as if it were there.
+        table = self.connection.ops.quote_name(model._meta.db_table)
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT (SELECT MAX(rowid) FROM {table}) - (SELECT MIN(rowid) FROM {table}) + 1"
+            )
+            return cursor.fetchone()[0] or 0
 
     def change_detector(
         self, queues: Callable[[], Sequence[str]], *, listen: bool

@@ -29,9 +29,9 @@ class BulkOperation(models.Model):
     """
     One act on all tasks that match a filter and that there were when it was asked for.
 
-    Workers do it in batches, newest task first: cursor is the last id that was
-    looked at. Whoever sets locked_until does the next batch; progress is
-    written in the batch's own transaction.
+    Workers do it in batches (bulk/running.py), newest task first: cursor is the
+    last id that was looked at. Whoever locks the row does the next batch, not
+    before locked_until; progress is written in the batch's own transaction.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -39,7 +39,7 @@ class BulkOperation(models.Model):
     verb = models.CharField(_("action"), max_length=10, choices=BulkVerb.choices)
     # Whether it is about finished tasks, or about live ones.
     finished = models.BooleanField(_("results"))
-    # {"status": ..., "queue": ..., "task": ..., ...}: what searching.py understands.
+    # {"status": ..., "queue": ..., "task": ..., ...}: what filtering.py understands.
     filter = models.JSONField(_("filter"), default=dict)
     # The filter as it was shown to who asked.
     words = models.CharField(_("tasks"), max_length=500)
@@ -58,7 +58,7 @@ class BulkOperation(models.Model):
     abort_by = models.CharField(_("aborted by"), max_length=150, default="", blank=True)
     cursor = models.UUIDField(null=True, editable=False)
     done = models.PositiveBigIntegerField(_("done"), default=0)
-    # How many were left alone for which reason: {"RUNNING": 210}.
+    # How many were left alone for which reason: {"RUNNING": 210}. Reasons: bulk/verbs.py.
     skipped = models.JSONField(_("skipped"), default=dict)
     error = models.TextField(_("error"), default="", blank=True)
     locked_until = models.DateTimeField(null=True, editable=False)

@@ -26,7 +26,8 @@ class TaskRecord(models.Model):
     kwargs = models.JSONField(_("keyword arguments"), default=dict)
     # What enqueue wrote down beside the arguments; None where there is nothing:
     # the policy options that .using() changed by their names; "marks", the keys of
-    # its policies (policies.Marks.of); "expires_at" as ISO text; "metadata".
+    # its policies (policies.Marks.of); "expires_at" as ISO text; "metadata"; and who
+    # enqueued it: "schedule", or "origin" (origins.py, and {"copy_of", "user"}).
     options = models.JSONField(_("options"), null=True, blank=True)
     enqueued_at = models.DateTimeField(_("enqueued at"))
     run_after = models.DateTimeField(_("run after"), null=True, blank=True)

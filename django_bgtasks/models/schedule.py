@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..compat import DEFAULT_TASK_BACKEND_ALIAS
 from ..timetables import Timetable, TimetableError, read, zone_of
+from .text import ExactCharField
 
 
 class Source(models.TextChoices):
@@ -61,10 +62,11 @@ class Schedule(models.Model):
     When a task is enqueued again and again.
 
     save() plans the next due time anew if when, time zone, start, end, the most
-    runs or enabled have changed: from now on, never back.
+    runs or enabled have changed: from now on by the database's clock, never back.
+    When it is disabled, what waits of its plan is left out.
     """
 
-    name = models.CharField(_("name"), max_length=150, unique=True)
+    name = ExactCharField(_("name"), max_length=150, unique=True)
     task_path = models.CharField(_("task"), max_length=255)
     backend = models.CharField(
         _("backend"), max_length=64, default=DEFAULT_TASK_BACKEND_ALIAS, editable=False
@@ -110,6 +112,8 @@ class Schedule(models.Model):
     # When a worker looks at it: next_due_at, or sooner while a run is held or was in error.
     look_at = models.DateTimeField(null=True, editable=False)
     last_due_at = models.DateTimeField(_("last due"), null=True, editable=False)
+    # Since when the plan holds: what was due before says nothing about it.
+    planned_from = models.DateTimeField(null=True, editable=False)
     holds = models.BooleanField(default=False, editable=False)
     runs = models.PositiveBigIntegerField(_("runs"), default=0, editable=False)
     errors = models.PositiveIntegerField(default=0, editable=False)
@@ -128,8 +132,18 @@ class Schedule(models.Model):
         "next_due_at",
         "look_at",
         "last_due_at",
+        "planned_from",
         "holds",
         "runs",
+        "errors",
+        "error",
+    )
+
+    WRITTEN_WITH_THE_PLAN = (
+        "next_due_at",
+        "look_at",
+        "planned_from",
+        "holds",
         "errors",
         "error",
     )
@@ -138,15 +152,24 @@ class Schedule(models.Model):
         return self.name
 
     def save(self, **kwargs: Any) -> None:
+        from ..db import operations_for
+
         using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
             only = kwargs.get("update_fields")
             if self._keep_what_others_wrote(using, only):
-                self.plan(timezone.now())
+                if not self.enabled and self.holds:
+                    self.drop_held(using, "The schedule was disabled.")
+                self.plan(operations_for(using).now())
                 if only is not None:
-                    written = {"next_due_at", "look_at", "errors", "error"}
-                    kwargs["update_fields"] = {*only, *written}
+                    kwargs["update_fields"] = {*only, *self.WRITTEN_WITH_THE_PLAN}
             super().save(**kwargs)
+
+    def drop_held(self, using: str, why: str) -> None:
+        """Leave out what waits of the plan; holds is not saved. What people asked for goes on."""
+        held = ScheduleRun.objects.using(using).filter(schedule=self, status=RunStatus.HELD)
+        held.filter(kind=RunKind.PLAN).update(status=RunStatus.SKIPPED, reason=why)
+        self.holds = held.exists()
 
     def _keep_what_others_wrote(self, using: str, only: Iterable[str] | None) -> bool:
         """
@@ -192,6 +215,7 @@ class Schedule(models.Model):
         Not before a time that has been dealt with, should the clock have gone back.
         """
         self.errors, self.error = 0, ""
+        self.planned_from = now
         after = now if self.last_due_at is None else max(now, self.last_due_at)
         self.next_due_at = None
         if self.enabled and not self.is_exhausted:
@@ -199,9 +223,12 @@ class Schedule(models.Model):
                 self.next_due_at = self.next_after(after)
             except TimetableError as error:
                 self.error = str(error)
-        self.look_at = self.next_due_at
-        if self.holds and self.enabled:
-            self.look_at = now
+        self.look_at = now if self.holds else self.next_due_at
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it was disabled by its errors, and not by a person."""
+        return not self.enabled and bool(self.error)
 
     @property
     def is_exhausted(self) -> bool:
@@ -236,6 +263,8 @@ class ScheduleRun(models.Model):
     task_id = models.UUIDField(_("task"), null=True)
     # Due times before this one for which this run stands, or that came to nothing.
     missed = models.PositiveIntegerField(_("missed before"), default=0)
+    # Whether it was missed, and is made up for.
+    late = models.BooleanField(default=False, db_default=False)
     reason = models.CharField(_("reason"), max_length=255, default="")
 
     class Meta:
@@ -247,7 +276,13 @@ class ScheduleRun(models.Model):
                 fields=("schedule", "due_at"), name="bgtasks_one_firing_per_due_time"
             ),
         )
-        indexes = (models.Index(fields=("due_at",), name="bgtasks_schedulerun_due"),)
+        indexes = (
+            models.Index(fields=("due_at",), name="bgtasks_schedulerun_due"),
+            # What waits, and what was fired last, however much was skipped.
+            models.Index(
+                fields=("schedule", "status", "fired_at"), name="bgtasks_schedulerun_fired"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.schedule_id} at {self.due_at:%Y-%m-%d %H:%M:%S}"

@@ -18,12 +18,12 @@ def register() -> None:
 
 
 def check_schedules(**kwargs: Any) -> list[checks.CheckMessage]:
-    """Check each item of OPTIONS["SCHEDULES"], and that no two have the same name."""
+    """Check each item of OPTIONS["SCHEDULES"], and that no two of a database have the same name."""
     found: list[checks.CheckMessage] = []
+    names: dict[tuple[str, str], str] = {}
     for backend in queues.backends():
         if problems(backend.alias, backend.options):
             continue  # bgtasks.E002 says so.
-        names: dict[str, str] = {}
         for number, given in enumerate(backend.conf.schedules):
             try:
                 declaration = from_settings(backend.alias, number, given)
@@ -31,10 +31,10 @@ def check_schedules(**kwargs: Any) -> list[checks.CheckMessage]:
                 found.append(_error(str(error)))
                 continue
             name = declaration.specification.name
-            if name in names:
-                text = f"{declaration.where} and {names[name]} have the same name, {name!r}."
+            there = names.setdefault((backend.database, name), declaration.where)
+            if there != declaration.where:
+                text = f"{declaration.where} and {there} have the same name, {name!r}."
                 found.append(_error(text))
-            names[name] = declaration.where
     return found
 
 

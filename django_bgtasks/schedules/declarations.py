@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -53,7 +54,9 @@ def schedule(
     "every 15 minutes" or a timedelta, "at 2027-01-01 08:00" or a datetime; tz
     the zone whose clock counts, settings.TIME_ZONE if not given. name is the
     task's path if not given. start and end are aware; durations are seconds
-    or timedeltas. docs/schedules.md says what each option does.
+    or timedeltas. docs/schedules.md says what each option does. The queue and
+    priority that .using() gave the task are those of the schedule, unless it
+    has its own.
 
     Raise InvalidSchedule, while the module is imported, for what can't be right.
     """
@@ -64,6 +67,7 @@ def schedule(
                 name or str(getattr(task, "__name__", repr(task))),
                 {"task": "@schedule stands above @task, and is given what that makes."},
             )
+        queue, rank = _chosen(task)
         specification = Specification.of(
             name=task.module_path if name is None else name,
             task=task.module_path,
@@ -72,8 +76,8 @@ def schedule(
             args=list(args),
             kwargs=dict(kwargs or {}),
             backend=task.backend,
-            queue_name=queue_name,
-            priority=priority,
+            queue_name=queue if queue_name is None else queue_name,
+            priority=rank if priority is None else priority,
             missed=missed,
             overlap=overlap,
             start=start,
@@ -107,6 +111,29 @@ def every(
     """
     interval = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
     return schedule(interval, **options)
+
+
+def _chosen(task: Any) -> tuple[str | None, int | None]:
+    """
+    Return the queue and the priority that task.using() gave, None for the task's own.
+
+    Raise InvalidSchedule for what else it gave: a worker finds the task by its
+    path, and a row holds no more than these two.
+    """
+    # While the module is imported there is none yet: then this is it.
+    named = getattr(sys.modules.get(task.func.__module__), task.func.__name__, None)
+    own = named if isinstance(named, Task) and named.func is task.func else task
+    lost = [name for name, value in getattr(task, "overrides", ()) if value is not None]
+    lost += [name for name in ("run_after", "metadata") if getattr(task, name, None) is not None]
+    if lost:
+        options = " and ".join(f"using({name}=...)" for name in lost)
+        raise InvalidSchedule(
+            task.module_path, {"task": f"A schedule can't keep {options}: give it to @task."}
+        )
+    return (
+        None if task.queue_name == own.queue_name else task.queue_name,
+        None if task.priority == own.priority else task.priority,
+    )
 
 
 def _declare(declaration: Declaration, *, named: bool) -> None:

@@ -10,52 +10,36 @@ have the same key.)
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, transaction
 from django.db.models import Q
 
-from .. import transitions
-from ..batch import Batch
-from ..compat import InvalidTaskBackend, task_backends
 from ..db import FailureKind, classify, operations_for
-from ..exceptions import DuplicateTask, UnknownTask
-from ..models.queued import QueuedTask
-from ..models.schedule import Missed, Overlap, RunKind, RunStatus, Schedule, ScheduleRun
-from ..states import LiveStatus
-from ..timetables import TimetableError, zone_of
-from .sync import specification_of
+from ..exceptions import UnknownTask
+from ..models.schedule import RunKind, Schedule, ScheduleRun
+from ..timetables import TimetableError
+from .turn import Turn
 
 logger = logging.getLogger("django_bgtasks.worker")
 
-#: A due time that nobody has dealt with for so long in seconds was missed.
-MISFIRE_GRACE = 60.0
-#: Missed due times that missed="all" makes up for, the last ones.
-MOST_MADE_UP = 100
-#: Missed due times are counted up to here.
-MOST_COUNTED = 1000
 #: Schedules of one transaction.
 BATCH = 25
-#: Earlier runs that are asked whether their tasks have ended.
-LOOK_BACK = 100
-#: Seconds between two looks at whether a held run may begin.
-HOLD_POLL = 1.0
 #: A schedule that can't be fired is disabled after so many tries.
 TRIES = 10
 #: Seconds for which a process leaves a schedule alone whose task it doesn't know: another
 #: one may, during a deploy.
 UNKNOWN_PAUSE = 60.0
 
+#: Seconds between two looks at the clock of a database where nothing is planned.
+IDLE_PAUSE = 60.0
 #: A clock that is further back than this was set.
 CLOCK_STEP = timedelta(seconds=2)
-
-_TICK = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
@@ -65,15 +49,6 @@ class Fired:
     ids: list[str] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
     next_in: float | None = None
-
-
-@dataclass(slots=True)
-class _Dues:
-    """Due times up to now: those in time, and the last and number of those missed."""
-
-    fresh: list[datetime]
-    missed: int = 0
-    last_missed: datetime | None = None
 
 
 class Scheduler:
@@ -86,15 +61,19 @@ class Scheduler:
         self._unknown: dict[int, float] = {}
         # The latest time of the database that was seen.
         self._seen: datetime | None = None
+        # While nothing is planned: until when the clock isn't asked, either.
+        self._idle_until = 0.0
 
     def fire_due(self, *, now: datetime | None = None) -> Fired:
         """Fire what is due, BATCH schedules at most. Runs no code of the project."""
-        first, moment = self._look(now)
-        if first is None:
+        first, looked_at = self._look(now)
+        if first is None and time.monotonic() < self._idle_until:
             return Fired()
-        if self._seen is not None and moment < self._seen - CLOCK_STEP:
+        self._idle_until = time.monotonic() + IDLE_PAUSE
+        moment = looked_at or operations_for(self._alias).now()
+        if self._is_behind(moment):
             self._clock_went_back(moment)
-            first, moment = self._look(now)
+            first, _ = self._look(now)
         self._seen = moment
         if first is None or first > moment:
             return Fired(next_in=None if first is None else (first - moment).total_seconds())
@@ -107,19 +86,31 @@ class Scheduler:
             return done
 
         fired = operations_for(self._alias).retrying(unit)
-        first, moment = self._look(now)
-        if first is not None:
-            fired.next_in = max(0.0, (first - moment).total_seconds())
+        first, looked_at = self._look(now)
+        if first is not None and looked_at is not None:
+            fired.next_in = max(0.0, (first - looked_at).total_seconds())
         return fired
 
-    def _look(self, now: datetime | None) -> tuple[datetime | None, datetime]:
-        """Return when the first schedule is to be looked at, and the database's time."""
+    def _look(self, now: datetime | None) -> tuple[datetime | None, datetime | None]:
+        """
+        Return when the first schedule is to be looked at, and the database's time.
+
+        Neither is known where nothing is planned and now isn't given.
+        """
         rows = self._rows().order_by("look_at")
         if now is not None:
             return rows.values_list("look_at", flat=True).first(), now
         clock = operations_for(self._alias).now_expression(None)
         found = rows.annotate(now=clock).values_list("look_at", "now").first()
-        return found or (None, datetime.now(UTC))
+        return found or (None, None)
+
+    def _is_behind(self, now: datetime) -> bool:
+        """Say whether the clock was further on: seen by this process, or written by another."""
+        if self._seen is not None:
+            return now < self._seen - CLOCK_STEP
+        ahead = now + CLOCK_STEP
+        written = Q(last_due_at__gt=ahead) | Q(planned_from__gt=ahead)
+        return self._schedules().filter(written, enabled=True).exists()
 
     def _clock_went_back(self, now: datetime) -> None:
         """
@@ -133,24 +124,37 @@ class Scheduler:
         def unit() -> None:
             with operations_for(self._alias).write():
                 ahead = Q(next_due_at__gt=now) | Q(look_at__gt=now)
-                for row in self._rows().select_for_update().filter(ahead):
-                    try:
-                        due = row.next_due_at and row.next_after(now)
-                    except TimetableError:
-                        continue  # When it is due, that is written down.
-                    look = now if row.holds else due
-                    Schedule.objects.using(self._alias).filter(pk=row.pk).update(
-                        next_due_at=due, look_at=look
-                    )
+                ahead |= Q(last_due_at__gt=now) | Q(planned_from__gt=now)
+                rows = self._schedules().select_for_update().filter(ahead, enabled=True)
+                for row in rows:
+                    self._plan_back(row, now)
 
         operations_for(self._alias).retrying(unit)
+
+    def _plan_back(self, row: Schedule, now: datetime) -> None:
+        """Plan a row as if the clock had never been further on."""
+        try:
+            row.next_due_at = None if row.is_exhausted else row.next_after(now)
+        except TimetableError:
+            return  # When it is due, that is written down.
+        row.look_at = now if row.holds else row.next_due_at
+        if row.last_due_at is not None and row.last_due_at > now:
+            runs = ScheduleRun.objects.using(self._alias).filter(schedule=row, kind=RunKind.PLAN)
+            before = runs.filter(due_at__lte=now).order_by("-due_at")
+            row.last_due_at = before.values_list("due_at", flat=True).first()
+        if row.planned_from is not None:
+            row.planned_from = min(row.planned_from, now)
+        names = ("next_due_at", "look_at", "last_due_at", "planned_from")
+        changes = {name: getattr(row, name) for name in names}
+        Schedule.objects.using(self._alias).filter(pk=row.pk).update(**changes)
+
+    def _schedules(self) -> Any:
+        return Schedule.objects.using(self._alias).filter(backend__in=self._backends)
 
     def _rows(self) -> Any:
         now = time.monotonic()
         self._unknown = {pk: until for pk, until in self._unknown.items() if until > now}
-        rows = Schedule.objects.using(self._alias).filter(
-            look_at__isnull=False, backend__in=self._backends
-        )
+        rows = self._schedules().filter(look_at__isnull=False)
         return rows.exclude(pk__in=self._unknown) if self._unknown else rows
 
     def _locked(self, now: datetime) -> list[Schedule]:
@@ -198,299 +202,6 @@ def note_error(
     changes: dict[str, Any] = {"errors": tries, "error": text[:2000], "look_at": again}
     if disabled:
         logger.error("Schedule %r is disabled: it could not be fired %d times.", row.name, tries)
-        changes |= {"enabled": False, "look_at": None, "next_due_at": None}
+        row.drop_held(alias, "The schedule was disabled by its errors.")
+        changes |= {"enabled": False, "look_at": None, "next_due_at": None, "holds": row.holds}
     Schedule.objects.using(alias).filter(pk=row.pk).update(**changes)
-
-
-class Turn:
-    """What is done about one locked schedule, in the caller's transaction."""
-
-    def __init__(self, row: Schedule, now: datetime, alias: str) -> None:
-        self.row = row
-        self.now = now
-        self.alias = alias
-        self.ids: list[str] = []
-        self.queues: set[str] = set()
-        self._live: list[str] | None = None
-
-    def take(self) -> None:
-        """Begin a held run if its time has come; fire what is due; plan the next due time."""
-        row = self.row
-        if row.holds:
-            self._begin_held()
-        if row.enabled and row.next_due_at is not None and row.next_due_at <= self.now:
-            self._fire_due()
-        if row.is_exhausted:
-            row.next_due_at = None
-        row.look_at = row.next_due_at
-        if row.holds:
-            soon = self.now + timedelta(seconds=HOLD_POLL)
-            row.look_at = soon if row.look_at is None else min(soon, row.look_at)
-        self._save("next_due_at", "look_at", "last_due_at", "holds", "runs", "errors", "error")
-
-    def _save(self, *names: str) -> None:
-        changes = {name: getattr(self.row, name) for name in names}
-        Schedule.objects.using(self.alias).filter(pk=self.row.pk).update(**changes)
-
-    # Due times
-
-    def _fire_due(self) -> None:
-        row = self.row
-        dues = self._dues()
-        self._deal_with_missed(dues)
-        last = dues.last_missed
-        for due in dues.fresh:
-            if row.is_exhausted:
-                break
-            stands_for = dues.missed if row.missed == Missed.ONCE else 0
-            self._deal_with(due, missed=stands_for)
-            dues.missed = 0
-            last = due
-        if last is not None:
-            row.last_due_at = last if row.last_due_at is None else max(last, row.last_due_at)
-        row.next_due_at = (
-            None if row.is_exhausted else row.next_after(max(last or self.now, self.now))
-        )
-        row.errors, row.error = 0, ""
-
-    def _dues(self) -> _Dues:
-        row, zone = self.row, zone_of(self.row.time_zone)
-        first = row.next_due_at
-        assert first is not None
-        end = self.now if row.end_at is None else min(self.now, row.end_at)
-        since = self.now - timedelta(seconds=MISFIRE_GRACE)
-        fresh = list(row.timetable.between(max(first, since), end, zone))
-        if first >= since:
-            return _Dues(fresh)
-        until = min(since - _TICK, end)
-        last = row.timetable.before(until, zone)
-        if last is None or last < first:
-            return _Dues(fresh)
-        count = 0
-        for _ in row.timetable.between(first, until, zone):
-            count += 1
-            if count == MOST_COUNTED:
-                break
-        return _Dues(fresh, count, last)
-
-    def _deal_with_missed(self, dues: _Dues) -> None:
-        row, last = self.row, dues.last_missed
-        if last is None:
-            return
-        if row.missed == Missed.SKIP:
-            reason = f"{_times(dues.missed)} missed: no worker was there."
-            self._record(last, RunStatus.MISSED, missed=dues.missed - 1, reason=reason)
-        elif row.missed == Missed.ONCE:
-            if not dues.fresh:
-                self._deal_with(last, missed=dues.missed - 1)
-        else:
-            self._make_up(dues)
-        logger.warning(
-            "Schedule %r: %s missed until %s; missed=%r.",
-            row.name,
-            _times(dues.missed),
-            f"{last:%Y-%m-%d %H:%M:%S} UTC",
-            row.missed,
-        )
-
-    def _make_up(self, dues: _Dues) -> None:
-        """Run each of the last missed due times, the oldest first."""
-        row, zone = self.row, zone_of(self.row.time_zone)
-        times: list[datetime] = []
-        due = dues.last_missed
-        while due is not None and len(times) < MOST_MADE_UP and due >= (row.next_due_at or due):
-            times.append(due)
-            due = row.timetable.before(due - _TICK, zone)
-        if (rest := dues.missed - len(times)) > 0 and due is not None:
-            counted = MOST_COUNTED if dues.missed >= MOST_COUNTED else rest
-            reason = f"{_times(counted)} missed beyond the {MOST_MADE_UP} that are made up for."
-            self._record(due, RunStatus.MISSED, missed=rest - 1, reason=reason)
-        for due in reversed(times):
-            if row.is_exhausted:
-                break
-            self._deal_with(due, catching_up=True)
-
-    def _deal_with(self, due: datetime, *, missed: int = 0, catching_up: bool = False) -> None:
-        """Fire a due time, or do what overlap says if an earlier task has not ended."""
-        row = self.row
-        dealt_with = ScheduleRun.objects.using(self.alias).filter(schedule_id=row.pk, due_at=due)
-        if dealt_with.exclude(status=RunStatus.MISSED).exists():
-            return  # The clock was set back: nothing is fired, or cancelled, once more.
-        if row.expires is not None and due + timedelta(seconds=row.expires) <= self.now:
-            reason = f"It expired: nobody fired it within {row.expires:g} s."
-            self._record(due, RunStatus.MISSED, missed=missed, reason=reason)
-            return
-        if row.overlap != Overlap.ALLOW and (row.holds or self._still_running()):
-            if row.overlap == Overlap.CANCEL:
-                self._cancel_earlier()
-            elif catching_up or (row.overlap == Overlap.QUEUE and not row.holds):
-                self._record(due, RunStatus.HELD, missed=missed)
-                row.holds = True
-                return
-            else:
-                why = (
-                    "Another run waits already."
-                    if row.overlap == Overlap.QUEUE
-                    else "The task of an earlier run had not ended."
-                )
-                self._record(due, RunStatus.SKIPPED, missed=missed, reason=why)
-                return
-        self._enqueue(due, missed=missed)
-
-    def _record(self, due: datetime, status: RunStatus, **more: Any) -> bool:
-        """Write down what became of a due time; say whether that had not been done."""
-        values = {"status": status, "fired_at": self.now, **more}
-        runs = ScheduleRun.objects.using(self.alias)
-        run, made = runs.get_or_create(schedule_id=self.row.pk, due_at=due, defaults=values)
-        if made or run.status != RunStatus.MISSED or status == RunStatus.MISSED:
-            return made
-        # A clock that was set back brings it again.
-        return bool(runs.filter(pk=run.pk, status=RunStatus.MISSED).update(**values))
-
-    # Tasks
-
-    def _enqueue(self, due: datetime, *, missed: int) -> None:
-        task = specification_of(self.row).task_object()
-        batch = self._batch(task, due, missed)
-        result = batch.results[0]
-        if not self._record(due, RunStatus.FIRED, missed=missed, task_id=result.id):
-            return
-        self._write(batch, due, RunKind.PLAN)
-
-    def _batch(self, task: Any, due: datetime, missed: int, *, expires: bool = True) -> Batch:
-        row = self.row
-        origin = origin_of(row, due, missed)
-        if not expires:
-            origin.pop("expires_at", None)
-        starts = start_of(row, due)
-        if starts > self.now:
-            task = task.using(run_after=starts)
-        return Batch(
-            task,
-            [(row.args, row.kwargs)],
-            alias=row.backend,
-            database=self.alias,
-            conf=backend_of(row).conf,
-            origin=origin,
-        )
-
-    def _write(self, batch: Batch, due: datetime, kind: str) -> None:
-        """Insert the task of a run; a unique key may give it away, and it doesn't count then."""
-        runs = ScheduleRun.objects.using(self.alias).filter(schedule_id=self.row.pk, due_at=due)
-        try:
-            with transaction.atomic(using=self.alias):
-                batch.write()
-        except DuplicateTask as error:
-            runs.update(status=RunStatus.SKIPPED, task_id=None, reason=str(error)[:255])
-            return
-        result = batch.results[0]
-        if not batch.created:
-            reason = f"Task {result.id} has its unique key."
-            runs.update(status=RunStatus.SKIPPED, task_id=result.id, reason=reason)
-            return
-        if kind == RunKind.PLAN:
-            self.row.runs += 1
-        self.ids.append(result.id)
-        if not batch.later:
-            self.queues.add(batch.task.queue_name)
-        if self._live is not None:
-            self._live.append(result.id)
-
-    # Overlap
-
-    def _still_running(self) -> list[str]:
-        """Return the ids of this schedule's tasks that have not ended."""
-        if self._live is None:
-            runs = ScheduleRun.objects.using(self.alias).filter(
-                schedule_id=self.row.pk, task_id__isnull=False
-            )
-            latest = list(runs.order_by("-due_at").values_list("task_id", flat=True)[:LOOK_BACK])
-            self._live = live_among(self.alias, latest)
-        return self._live
-
-    def _cancel_earlier(self) -> None:
-        """Cancel what waits at once, and end what runs, by force if it must be."""
-        ids, by = self._still_running(), f"schedule {self.row.name}"
-        why = "its next run is due"
-        cancelled = set(transitions.cancel(self.alias, ids, by=by, why=why))
-        running = [pk for pk in ids if pk not in cancelled]
-        if running:
-            transitions.ask_to_end(self.alias, running, by=by, why=why, force=True)
-        self._live = []
-
-    def _begin_held(self) -> None:
-        """Fire the oldest held run, if nothing runs any more."""
-        row = self.row
-        if self._still_running():
-            return
-        runs = ScheduleRun.objects.using(self.alias).filter(
-            schedule_id=row.pk, status=RunStatus.HELD
-        )
-        held = list(runs.order_by("due_at")[:2])
-        row.holds = len(held) > 1
-        if not held:
-            return
-        run = held[0]
-        mine = runs.filter(pk=run.pk)
-        # What is made up for on purpose doesn't expire, nor count.
-        is_plan = run.kind == RunKind.PLAN
-        if is_plan and row.is_exhausted:
-            mine.update(status=RunStatus.SKIPPED, reason="It has run as often as it may.")
-            return
-        if (
-            is_plan
-            and row.expires is not None
-            and run.due_at + timedelta(seconds=row.expires) <= self.now
-        ):
-            mine.update(status=RunStatus.SKIPPED, reason="It expired while it waited.")
-            return
-        batch = self._batch(
-            specification_of(row).task_object(), run.due_at, run.missed, expires=is_plan
-        )
-        task_id = batch.results[0].id
-        mine.update(status=RunStatus.FIRED, fired_at=self.now, task_id=task_id)
-        self._write(batch, run.due_at, run.kind)
-
-
-def backend_of(row: Schedule) -> Any:
-    """Return the backend of a schedule. Raise InvalidTaskBackend if it is none of ours."""
-    backend: Any = task_backends[row.backend]
-    if not hasattr(backend, "conf"):
-        raise InvalidTaskBackend(f"TASKS[{row.backend!r}] is no backend of django_bgtasks.")
-    return backend
-
-
-def origin_of(row: Schedule, due: datetime, missed: int) -> dict[str, Any]:
-    """Return what the options of a task say of the schedule that enqueued it."""
-    origin: dict[str, Any] = {
-        "schedule": {"name": row.name, "due_at": due.isoformat(), "missed": missed}
-    }
-    if row.expires is not None:
-        origin["expires_at"] = (due + timedelta(seconds=row.expires)).isoformat()
-    return origin
-
-
-def start_of(row: Schedule, due: datetime) -> datetime:
-    """
-    Return when the task of a due time may start: then, or within jitter after it.
-
-    By a hash of both, so that no two workers disagree.
-    """
-    if not row.jitter:
-        return due
-    digest = hashlib.sha256(f"{row.name} {due.isoformat()}".encode()).digest()
-    return due + timedelta(seconds=row.jitter * int.from_bytes(digest[:6]) / 2**48)
-
-
-def live_among(alias: str, ids: Sequence[Any]) -> list[str]:
-    """Return the ids of tasks that have not ended."""
-    if not ids:
-        return []
-    live = QueuedTask.objects.using(alias).filter(pk__in=ids, status__in=LiveStatus.values)
-    return [str(pk) for pk in live.values_list("pk", flat=True)]
-
-
-def _times(count: int) -> str:
-    if count >= MOST_COUNTED:
-        return f"{MOST_COUNTED:,} runs or more were"
-    return f"{count:,} runs were" if count != 1 else "1 run was"

@@ -146,6 +146,8 @@ class Specification:
         found: dict[str, str] = {}
         if not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable():
             found["name"] = f"name must be a text of printable characters, not {self.name!r}."
+        elif self.name != self.name.strip():
+            found["name"] = f"name has no space before or behind it, as {self.name!r} has."
         elif len(self.name) > MAX_NAME:
             found["name"] = f"name has at most {MAX_NAME} characters."
         found |= self._times(now)
@@ -156,6 +158,11 @@ class Specification:
                     f"{option} must be one of {', '.join(map(repr, choices))}, not {value!r}."
                     f"{suggestion(str(value), choices)}"
                 )
+        if self.expires is not None and self.jitter >= self.expires:
+            found["jitter"] = (
+                f"jitter, {self.jitter:g} s, must be less than expires, {self.expires:g} s: some "
+                "runs would expire before they may start."
+            )
         runs = self.max_runs
         if runs is not None and (not isinstance(runs, int) or isinstance(runs, bool) or runs < 1):
             found["max_runs"] = f"max_runs must be a whole number of at least 1, not {runs!r}."

@@ -130,8 +130,16 @@ def _without_success(row: Schedule, now: datetime, alias: str) -> datetime | Non
     """Return the due time that should have led to a success by now, and has not."""
     limit = now - timedelta(seconds=row.success_within or 0)
     due = row.timetable.before(limit, zone_of(row.time_zone))
-    first = max(row.created_at, row.start_at or row.created_at)
-    if due is None or due < first or (row.end_at is not None and due > row.end_at):
+    if row.is_exhausted:
+        # After its last run nothing is due any more.
+        due = row.last_due_at if row.last_due_at is None or row.last_due_at <= limit else None
+    elif due is not None and row.end_at is not None and due > row.end_at:
+        due = row.timetable.before(row.end_at, zone_of(row.time_zone))
+    # What was due before it was planned as it is, or enabled, was another plan's.
+    first = row.planned_from or row.created_at
+    if row.start_at is not None:
+        first = max(first, row.start_at)
+    if due is None or due < first:
         return None
     since = ScheduleRun.objects.using(alias).filter(
         schedule=row, due_at__gte=due, task_id__isnull=False

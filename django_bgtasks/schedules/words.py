@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,10 +61,40 @@ def _cron(expression: str, language: str) -> str:
         options = cron_descriptor.Options()
         options.locale_code = _locale(language)
     options.use_24hour_time_format = True
+
+    def said(text: str) -> str:
+        described: str = cron_descriptor.get_description(text, options)
+        return described
+
     try:
-        return _with_names(cron_descriptor.get_description(expression, options), language)
+        fields = expression.split()
+        # Both days must match if one begins with a star; cron-descriptor says "or".
+        if "*" in (fields[2], fields[4]):
+            return _with_names(said(expression), language)
+        # Both days must match if one begins with a star, else either one: cron-descriptor says
+        # "or" by what the weekday looks like.
+        if fields[2][0] == "*" or fields[4][0] == "*":
+            return _with_names(_in_parts(fields, said), language)
+        if "-" in fields[4]:
+            return _with_names(_in_parts(fields, said, _("or")), language)
+        return _with_names(said(expression), language)
     except Exception:  # Whatever it can't say: the dates beside it can't be wrong.
         return expression
+
+
+def _in_parts(fields: list[str], said: Callable[[str], str], word: str = "") -> str:
+    """Return what an expression says, with a comma and word between its days."""
+    time = said(" ".join([*fields[:2], "*", "*", "*"]))
+    text = time
+    for place in (2, 4, 3):
+        days = ["*", "*", "*"]
+        days[place - 2] = fields[place]
+        part = said(" ".join([*fields[:2], *days]))
+        if not part.startswith(time):
+            raise ValueError(f"{part!r} does not begin with {time!r}.")
+        part = part[len(time) :]
+        text += f", {word}{part.removeprefix(',')}" if word and place == 4 else part
+    return text
 
 
 #: The names of days and months in English, with Django's translations.

@@ -159,9 +159,9 @@ def read_ended(alias: str, seconds: float, *, now: datetime) -> tuple[int, int]:
 
 
 def task_names(alias: str, *, now: datetime, limit: int = 200) -> list[str]:
-    """Return the paths of tasks that ran within a week: from the buckets, not from the tasks."""
-    rows = _since(alias, now - timedelta(days=7)).values_list("task_path", flat=True)
-    return list(rows.order_by("task_path").distinct()[:limit])
+    """Return the paths of tasks that ran within a day: from the buckets, not from the tasks."""
+    rows = _since(alias, now - timedelta(days=1)).values("task_path").annotate(last=Max("start"))
+    return [row["task_path"] for row in rows.order_by("task_path")[:limit]]
 
 
 def _since(alias: str, since: datetime) -> Any:

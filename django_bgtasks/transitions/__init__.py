@@ -13,6 +13,7 @@ from .by_hand import (
     requests_are_done,
     requests_to_end,
     retry,
+    run_now,
 )
 from .ending import end, exchange, is_member, open_up
 from .entering import enqueue, enqueue_waiting, promote, replace
@@ -60,6 +61,7 @@ __all__ = [
     "rescue",
     "retry",
     "retry_later",
+    "run_now",
     "take_over",
     "unpark",
 ]

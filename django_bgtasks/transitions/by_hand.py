@@ -1,4 +1,4 @@
-"""What people ask of tasks: cancel, end, retry."""
+"""What people ask of tasks: cancel, end, run now, retry."""
 
 from __future__ import annotations
 
@@ -97,6 +97,29 @@ def requests_to_end(alias: str, ids: Iterable[str]) -> list[tuple[str, str, bool
 def requests_are_done(alias: str, ids: Sequence[str]) -> None:
     """Forget the requests to end tasks that have ended."""
     Cancellation.objects.using(alias).filter(task_id__in=ids).delete()
+
+
+def run_now(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:
+    """SCHEDULED -> READY, whenever it would be due; return the ids that were."""
+    from ..wakeups import on_commit, wake
+
+    operations = operations_for(alias)
+    reason = f"Run now by {by}." if by else "Run now by hand."
+    scheduled = QueuedTask.objects.using(alias).filter(status=LiveStatus.SCHEDULED)
+
+    def unit() -> list[str]:
+        with operations.step():
+            asked = scheduled.filter(pk__in=ids).select_for_update().order_by("pk")
+            found = dict(asked.values_list("pk", "queue_name"))
+            if found:
+                # What somebody wants to run now has no other time; the fence is the status.
+                scheduled.filter(pk__in=found).update(
+                    status=LiveStatus.READY, due_at=None, run_after=None, reason=reason[:255]
+                )
+                on_commit(alias, lambda: wake(alias, *set(found.values())))
+            return [str(pk) for pk in found]
+
+    return unit() if connections[alias].in_atomic_block else operations.retrying(unit)
 
 
 def retry(alias: str, ids: Sequence[str], *, by: str = "") -> list[str]:

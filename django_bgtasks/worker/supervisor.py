@@ -20,6 +20,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from .. import limits, transitions, wakeups
+from ..bulk import running as bulk
 from ..db import FailureKind, classify, operations_for
 from ..exceptions import InvalidSchedule
 from ..models.worker import WorkerRequest, WorkerState
@@ -199,6 +200,7 @@ class Supervisor:
                 Timer(lease / 3, self._reap),
                 Timer(5.0, self._prune),
                 Timer(2.0, self._tidy),
+                Timer(1.0, self._work_in_bulk),
             ]
         if self.plan.scheduler:
             timers.append(Timer(1.0, self._fire_schedules))
@@ -578,6 +580,14 @@ class Supervisor:
         maintenance.merge_statistics(self.alias)
         if count:
             logger.info("Pruned %d old results.", count)
+
+    def _work_in_bulk(self) -> float | None:
+        batch = None if self.state == WorkerState.STOPPING else bulk.work(self.alias)
+        if batch is None:
+            return None
+        if batch.done:
+            self._wake()
+        return batch.more_in
 
     def _write_statistics(self) -> None:
         self.ledger.write()

@@ -52,9 +52,12 @@ def draw(description: Description, link: Callable[[Box], str | None]) -> str:
         "state": description.state.lower(),
     }
     lines = [_line(places[before], places[box], before, box) for before, box in _needed(boxes)]
-    drawn = [_box(box, *places[box], link(box)) for box in boxes]
+    addresses = {box: link(box) for box in boxes}
+    drawn = [_box(box, *places[box], addresses[box]) for box in boxes]
+    # Who is read an image is told of no link within it.
+    role = "group" if any(addresses.values()) else "img"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="bgtasks-graph" role="group" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="bgtasks-graph" role="{role}" '
         f'aria-label="{escape(title)}" width="{width}" height="{height:g}" '
         f'viewBox="0 0 {width} {height:g}" font-family="system-ui, sans-serif" font-size="13">'
         f'<g fill="none" stroke="currentColor" stroke-opacity="0.45">{"".join(lines)}</g>'

@@ -114,10 +114,14 @@ class WorkflowInMemory:
         return self.state != "RUNNING"
 
     @property
-    def progress(self) -> dict[str, int]:
+    def done(self) -> int:
         """How many of its tasks have run, or never will."""
-        done = len(self.results) + self.skipped if self.is_finished else 0
-        return {"total": self.size, "done": done}
+        return len(self.results) + self.skipped if self.is_finished else 0
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """How far it is: {"total", "done"}."""
+        return {"total": self.size, "done": self.done}
 
     def result(self, name: str) -> Any:
         """Return the result of the task of this name. Raise KeyError unless there is just one."""

@@ -37,6 +37,9 @@ TASKS = {
             "PROCESSES": env.int("TASKS_PROCESSES", default=None),
             "LEASE": env.float("TASKS_LEASE", default=None),
             "RETAIN_SUCCESSFUL": timedelta(days=env.int("TASKS_RETAIN_DAYS", default=7)),
+            # Who may follow an import on its page, and what they read there.
+            "PROGRESS_PERMISSION": "shop.progress.may_see",
+            "PROGRESS_DETAILS": "shop.progress.details",
         },
     }
 }
@@ -125,6 +128,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # The page of a task in the admin says which user's request enqueued it.
+    "django_bgtasks.middleware.OriginMiddleware",
 ]
 TEMPLATES = [
     {

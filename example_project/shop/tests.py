@@ -5,6 +5,7 @@ Two ways to test code with tasks: ImmediateBackend runs each inside the request;
 the database's backend shows that a row was written, or was not.
 """
 
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -159,12 +160,28 @@ class OrderTests(ShopTestCase):
         self.client.force_login(self.customer())
         file = SimpleUploadedFile("orders.csv", "".join(sample(20)).encode(), "text/csv")
         response = self.client.post("/orders/", {"file": file}, follow=True)
-        self.assertContains(response, "running, 0 of 3 steps")
+        self.assertContains(response, 'role="progressbar" aria-label="Import"')
+        self.assertContains(response, "0 rows read")
+        self.assertContains(self.client.get("/"), "running, 0 of 3 steps")
         flow = get_workflow(Upload.objects.get().workflow)
         self.assertEqual(
             [result.task.name for result in flow.results],
             ["split_orders", "write_report", "send_report_mail"],
         )
+
+    def test_import_is_followed_by_its_customer_alone(self):
+        upload = self.uploaded(sample(20))
+        upload.workflow = tasks.orders_flow(upload).enqueue().id
+        upload.save()
+        self.client.force_login(upload.customer)
+        for page in (f"/orders/{upload.pk}/", "/imports/"):
+            (address,) = re.findall(r'data-url="([^"]+)"', self.client.get(page).content.decode())
+            answer = self.client.get(address).json()
+            self.assertEqual(answer["detail"], "0 rows read")
+            self.assertEqual(answer["progress"]["total"], 3)
+        self.client.force_login(Customer.objects.create_user("eve", "eve@example.com"))
+        self.assertEqual(self.client.get(address).status_code, 404)
+        self.assertNotContains(self.client.get("/imports/"), upload.name)
 
     @override_settings(TASKS=IMMEDIATE)
     def test_address_is_downloaded(self):

@@ -10,6 +10,7 @@ urlpatterns = [
     path("log-out/", LogoutView.as_view(), name="logout"),
     path("orders/", views.upload_orders, name="upload-orders"),
     path("orders/sample.csv", views.sample_orders, name="sample-orders"),
+    path("imports/", views.imports, name="imports"),
     path("orders/<int:pk>/", views.upload, name="upload"),
     path("orders/<int:pk>/report/", views.report, name="report"),
     path("pictures/", views.upload_picture, name="upload-picture"),

@@ -39,10 +39,9 @@ def follow(upload):
     """
     try:
         upload.flow = get_workflow(upload.workflow)
-        upload.progress = upload.flow.progress
     except (LookupError, AttributeError):
         # It was removed, after TASKS_RETAIN_DAYS, or the backend keeps none.
-        upload.flow = upload.progress = None
+        upload.flow = None
     upload.refresh_from_db()
     return upload
 
@@ -124,6 +123,14 @@ def upload(request, pk):
             "page": Paginator(upload.row_errors.all(), 50).get_page(request.GET.get("page")),
         },
     )
+
+
+@login_required
+def imports(request):
+    """All uploads of the visitor, each with a bar that follows its import."""
+    page = Paginator(request.user.uploads.order_by("-pk"), 20).get_page(request.GET.get("page"))
+    uploads = [follow(upload) for upload in page]
+    return render(request, "shop/imports.html", {"page": page, "uploads": uploads})
 
 
 @login_required

@@ -3,14 +3,13 @@
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_bgtasks import transitions
-from django_bgtasks.models import Cancellation, FinishedTask, Queue, QueuedTask, Step
+from django_bgtasks.models import Cancellation, FinishedTask, QueuedTask, Step
 from tests import factories
 from tests.tasks import add
 
@@ -176,8 +175,6 @@ def test_a_task_that_is_retried_before_it_is_deleted_keeps_its_steps(operator, r
 VERBS = [
     ("queuedtask", "cancel", "cancel_queuedtask"),
     ("finishedtask", "retry", "retry_finishedtask"),
-    ("queue", "pause", "pause_queue"),
-    ("queue", "resume", "pause_queue"),
 ]
 
 
@@ -189,14 +186,8 @@ def row(request):
         if model == "queuedtask":
             result = add.enqueue(1, 2)
             return result.id, lambda: states(result)
-        if model == "finishedtask":
-            result = failed()
-            return result.id, lambda: states(result)
-        paused = {"paused_by": "bob", "reason": "why"} if verb == "resume" else {}
-        if verb == "resume":
-            paused["paused_at"] = timezone.now()
-        Queue.objects.create(name="default", **paused)
-        return "default", lambda: list(Queue.objects.values_list("paused_by", "reason"))
+        result = failed()
+        return result.id, lambda: states(result)
 
     return make
 
@@ -205,7 +196,7 @@ def row(request):
 def test_a_viewer_sees_no_button_and_no_action(viewer, row, model, verb, permission):
     pk, _ = row(model, verb)
     for content in (text(viewer.get(changelist(model))), text(viewer.get(page(model, pk)))):
-        assert "formaction" not in content
+        assert page(model, pk, verb) not in content
         assert f'value="{verb}"' not in content
 
 
@@ -235,7 +226,7 @@ def test_the_own_permission_is_enough(client_with, row, model, verb, permission)
     pk, now = row(model, verb)
     before = now()
     client = client_with(f"view_{model}", permission)
-    assert f'formaction="{page(model, pk, verb)}"' in text(client.get(page(model, pk)))
+    assert f'action="{page(model, pk, verb)}"' in text(client.get(page(model, pk)))
     assert f'value="{verb}"' in text(client.get(changelist(model)))
     assert client.post(page(model, pk, verb)).status_code == 302
     assert now() != before
@@ -246,7 +237,8 @@ def test_a_button_is_a_post_with_a_csrf_token(client_with, row, model, verb, per
     pk, now = row(model, verb)
     before = now()
     client = client_with(f"view_{model}", permission, csrf=True)
-    assert client.get(page(model, pk, verb)).status_code == 405
+    # A page that asks, or nothing.
+    assert client.get(page(model, pk, verb)).status_code == (200 if verb == "cancel" else 405)
     assert client.post(page(model, pk, verb)).status_code == 403
     assert now() == before
     client.get(page(model, pk))
@@ -290,7 +282,9 @@ def test_there_is_no_button_for_what_the_state_forbids(operator):
         operator.get(page("queuedtask", ready.id))
     )
     done = factories.succeed(ready)
-    assert "formaction" not in text(operator.get(page("finishedtask", done.id)))
+    assert page("finishedtask", done.id, "retry") not in text(
+        operator.get(page("finishedtask", done.id))
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,11 +299,15 @@ def test_there_is_no_button_for_what_the_state_forbids(operator):
         ),
     ],
 )
-def test_a_running_task_has_two_buttons(operator, verb, answer, record, force):
+def test_a_running_task_has_two_buttons_that_ask(operator, verb, answer, record, force):
     running = add.enqueue(1, 2)
     factories.claim()
     url = page("queuedtask", running.id)
-    assert f'formaction="{page("queuedtask", running.id, verb)}"' in text(operator.get(url))
+    assert f'href="{page("queuedtask", running.id, verb)}"' in text(operator.get(url))
+    question = plain(text(operator.get(page("queuedtask", running.id, verb))))
+    assert "It is running." in question
+    assert ("its process is killed" in question) is force
+    assert not Cancellation.objects.exists()
     response = operator.post(page("queuedtask", running.id, verb))
     assert said(response) == [answer]
     assert response.url == url
@@ -325,11 +323,12 @@ def test_force_is_a_post_with_a_token_and_a_permission(viewer, client_with):
     running = add.enqueue(1, 2)
     factories.claim()
     url = page("queuedtask", running.id, "force")
-    assert "formaction" not in text(viewer.get(page("queuedtask", running.id)))
+    assert url not in text(viewer.get(page("queuedtask", running.id)))
+    assert viewer.get(url).status_code == 403
     assert viewer.post(url).status_code == 403
     assert client_with("cancel_queuedtask").post(url).status_code == 403
     permitted = client_with("view_queuedtask", "cancel_queuedtask", csrf=True)
-    assert permitted.get(url).status_code == 405
+    assert permitted.get(url).status_code == 200
     assert permitted.post(url).status_code == 403
     assert not Cancellation.objects.exists()
     permitted.get(page("queuedtask", running.id))
@@ -430,47 +429,6 @@ def test_actions_work_within_the_transaction_of_the_request(operator):
         assert states(result) == ["READY"]
     finally:
         settings["ATOMIC_REQUESTS"] = False
-
-
-# Queues
-
-
-def test_queues_are_paused_with_a_reason_and_resumed(operator):
-    operator.get(changelist("queue"))
-    names = ["default", "emails"]
-    assert act(operator, "queue", "pause", names, reason="<b>deploy</b>") == [
-        "2 queues are paused. Their running tasks finish."
-    ]
-    queue = Queue.objects.get(name="emails")
-    assert queue.paused_at is not None
-    assert (queue.paused_by, queue.reason) == (operator.user.username, "<b>deploy</b>")
-    content = text(operator.get(changelist("queue")))
-    assert "&lt;b&gt;deploy&lt;/b&gt;" in content
-    assert "<b>deploy" not in content
-    assert act(operator, "queue", "pause", [*names, "reports"]) == [
-        "1 queue is paused. Its running tasks finish. 2 were skipped: they were paused already."
-    ]
-    assert Queue.objects.get(name="emails").reason == "<b>deploy</b>"
-    assert act(operator, "queue", "resume", ["emails"]) == ["1 queue goes on."]
-    queue = Queue.objects.get(name="emails")
-    assert (queue.paused_at, queue.paused_by, queue.reason) == (None, "", "")
-    assert act(operator, "queue", "resume", ["emails"]) == ["1 was skipped: it was not paused."]
-    sentences = LogEntry.objects.filter(object_id="emails").order_by("pk")
-    assert [e.change_message for e in sentences] == ["Paused: <b>deploy</b>", "Resumed."]
-
-
-def test_the_page_of_a_queue_has_the_button_that_fits(operator):
-    Queue.objects.create(name="a/b ü")
-    content = text(operator.get(page("queue", "a/b ü")))
-    assert 'value="Pause"' in content
-    assert 'value="Resume"' not in content
-    url = page("queue", quote("a/b ü"), "pause")
-    operator.post(url, {"reason": "x" * 300 + "\x00"})
-    queue = Queue.objects.get()
-    assert queue.reason == "x" * 255
-    content = text(operator.get(page("queue", quote("a/b ü"))))
-    assert 'value="Resume"' in content
-    assert 'value="Pause"' not in content
 
 
 def test_messages_are_in_the_language_of_the_viewer_and_the_log_is_not(operator):

@@ -1,15 +1,17 @@
 """The four lists: what they show, and what they cost."""
 
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_bgtasks.admin import base
+from django_bgtasks.admin import FinishedTaskAdmin, base, lists
+from django_bgtasks.db import operations_for
 from django_bgtasks.ids import new_id
 from django_bgtasks.models import FinishedTask, Queue, QueuedTask, Worker
 from tests import factories
@@ -119,7 +121,7 @@ def test_workers_are_shown_with_what_they_do(viewer):
     worker(name="web-2", heartbeat_at=timezone.now() - timedelta(seconds=31), queues=[])
     worker(name="web-3", heartbeat_at=timezone.now() - timedelta(days=2), state="STOPPED")
     content = plain(text(viewer.get(changelist("worker"))))
-    for words in ("web-1 Running", "web-2 Lost", "web-3 Stopped", "6 (2 × 3)", "5", "212"):
+    for words in ("web-1 Running", "web-2 Lost", "web-3 Stopped", "5/6", "212"):
         assert words in content
     assert "default, emails" in content
 
@@ -302,14 +304,148 @@ def test_a_start_that_several_share_lists_them(viewer):
     assert response.url == f"{changelist('queuedtask')}?q=01a00000-0000"
 
 
-@pytest.mark.parametrize("term", ["%", "add", "12345", "<script>", "-" * 8, "g" * 32, "a" * 33])
-def test_what_is_no_id_finds_nothing_and_says_what_does(viewer, term):
+@pytest.mark.parametrize("term", ["%", "12345", "<script>", "-" * 8, "g" * 32, "a" * 33])
+def test_what_is_no_id_and_no_name_finds_nothing(viewer, term):
     add.enqueue(1, 2)
-    response = find(viewer, term)
-    content = text(response)
-    assert "Search for an id" in content
+    content = text(find(viewer, term))
     assert "0 tasks" in plain(content)
+    assert "No task matches." in content
     assert "<script>" not in content
+
+
+def test_a_word_finds_tasks_by_their_names(viewer):
+    add.enqueue(1, 2)
+    nothing.enqueue()
+    assert "1 task" in plain(text(find(viewer, "othin")))
+
+
+def test_qualifiers_find_tasks(viewer):
+    for name in ("default", "emails"):
+        add.using(queue_name=name).enqueue(1, 2)
+    assert "1 task" in plain(text(find(viewer, "queue:emails status:ready add")))
+    assert "0 tasks" in plain(text(find(viewer, "queue:emails nothing")))
+
+
+def test_a_status_leads_to_the_list_that_has_it(viewer):
+    response = find(viewer, "status:failed queue:emails")
+    assert response.url == f"{changelist('finishedtask')}?q=status%3Afailed+queue%3Aemails"
+    assert find(viewer, "status:ready", "finishedtask").url.startswith(changelist("queuedtask"))
+    assert find(viewer, "status:failed", "finishedtask").status_code == 200
+
+
+def test_a_mistake_in_a_search_is_said(viewer):
+    add.enqueue(1, 2)
+    response = find(viewer, "queu:<b>emails")
+    assert "0 tasks" in plain(text(response))
+    assert "Did you mean 'queue'?" in plain(text(response))
+    assert "<b>emails" not in text(response)
+
+
+def test_keys_are_not_searched_by_who_may_not_see_arguments(viewer, operator):
+    add.enqueue(1, 2)
+    QueuedTask.objects.update(options={"marks": {"unique": ["d", "feed:118"]}})
+    response = find(viewer, "key:feed:118")
+    assert "0 tasks" in plain(text(response))
+    assert "Keys are made of arguments, which you may not see." in text(response)
+    assert "1 task" in plain(text(find(operator, "key:feed:118")))
+
+
+# Filters, windows, pages
+
+
+def shown(response):
+    return [str(row.pk) for row in response.context["cl"].result_list]
+
+
+def test_tasks_are_filtered_by_name_age_cause_and_workflow(viewer):
+    one, other = add.enqueue(1, 2), nothing.enqueue()
+    for query in ({"task": "tests.tasks.add"}, {"since": "1h", "task": "tests.tasks.add"}):
+        assert shown(viewer.get(changelist("queuedtask"), query)) == [one.id]
+    old = UUID("01900000-0000-7000-8000-000000000001")
+    QueuedTask.objects.filter(pk=other.id).update(id=old)
+    assert shown(viewer.get(changelist("queuedtask"), {"since": "24h"})) == [one.id]
+    assert shown(viewer.get(changelist("queuedtask"), {"cause": "a" * 32})) == []
+    assert shown(viewer.get(changelist("queuedtask"), {"workflow": new_id()})) == []
+    assert shown(viewer.get(changelist("queuedtask"), {"workflow": "x"})) == []
+    result = factories.fail(add.enqueue(1, 2))
+    factories.fail(add.enqueue(1, 2))
+    FinishedTask.objects.filter(pk=result.id).update(fingerprint="a" * 32)
+    assert shown(viewer.get(changelist("finishedtask"), {"cause": "a" * 32})) == [result.id]
+
+
+def test_tasks_that_wait_for_another_attempt_are_a_status(viewer):
+    one, _other = (add.using(run_after=timedelta(hours=1)).enqueue(1, 2) for _ in "12")
+    QueuedTask.objects.filter(pk=one.id).update(failures=1)
+    assert shown(viewer.get(changelist("queuedtask"), {"status": "retrying"})) == [one.id]
+
+
+@pytest.fixture
+def small_window(monkeypatch):
+    """Let ten rows be many."""
+    monkeypatch.setattr(lists, "NEWEST", 10)
+    monkeypatch.setattr(lists, "STEP", 5)
+    operations = type(operations_for("default"))
+    monkeypatch.setattr(operations, "estimate", lambda self, model: model.objects.count())
+    lists._edges.clear()
+    yield
+    lists._edges.clear()
+
+
+def test_what_no_index_has_is_looked_for_among_the_newest(viewer, small_window):
+    add.using(queue_name="emails").enqueue(1, 2)
+    add.enqueue_many([(n, n) for n in range(11)])
+    add.using(queue_name="emails").enqueue(1, 2)
+    response = viewer.get(changelist("queuedtask"), {"queue": "emails"})
+    assert len(shown(response)) == 1
+    content = text(response)
+    assert "Searched the newest 10 tasks." in plain(content)
+    assert "?all=1&amp;queue=emails" in content
+    response = viewer.get(changelist("queuedtask"), {"queue": "emails", "all": "1"})
+    assert len(shown(response)) == 2
+    assert "Searched" not in plain(text(response))
+    # An index has these.
+    for query in ({}, {"status": "READY"}, {"status": "READY", "queue": "emails"}):
+        assert "Searched" not in plain(text(viewer.get(changelist("queuedtask"), query)))
+
+
+def test_a_search_of_everything_that_takes_too_long_is_ended(viewer, monkeypatch, small_window):
+    add.enqueue_many([(n, n) for n in range(12)])
+
+    @contextmanager
+    def impatient(self, seconds):
+        raise OperationalError("interrupted")
+        yield
+
+    monkeypatch.setattr(type(operations_for("default")), "time_limit", impatient)
+    response = viewer.get(changelist("queuedtask"), {"task": "tests.tasks.add", "all": "1"})
+    assert shown(response) == []
+    assert "That took too long. Add a queue, a status or a time." in text(response)
+
+
+@pytest.mark.parametrize("query", [{}, {"status": "FAILED"}])
+def test_behind_the_last_page_older_tasks_follow(viewer, monkeypatch, query):
+    monkeypatch.setattr(base, "COUNT_LIMIT", 5)
+    monkeypatch.setattr(FinishedTaskAdmin, "list_per_page", 3)
+    results = [factories.fail(add.enqueue(n, n)) for n in range(8)]
+    seen = []
+    response = viewer.get(changelist("finishedtask"), query)
+    seen += shown(response)
+    assert not response.context["cl"].older
+    response = viewer.get(changelist("finishedtask"), {**query, "p": "2"})
+    seen += shown(response)
+    older = response.context["cl"].older
+    assert "Older tasks" in text(response)
+    response = viewer.get(changelist("finishedtask") + older)
+    seen += shown(response)
+    assert not response.context["cl"].older
+    assert seen == [result.id for result in reversed(results)]
+
+
+def test_an_address_with_nonsense_for_older_lists_nothing(viewer):
+    add.enqueue(1, 2)
+    for value in ("x", "2026-13-45T00:00", "2026-01-01T00:00"):
+        response = viewer.get(changelist("queuedtask"), {"before": value})
+        assert shown(response) == []
 
 
 def test_an_unknown_id_finds_nothing(viewer):

@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -51,22 +52,44 @@ def step(result, name="one", value=None, **changes):
 @pytest.mark.parametrize(
     ("progress", "words"),
     [
-        ({"current": 47, "total": 120, "message": "Importing rows"}, "47 of 120 · Importing rows"),
+        (
+            {"current": 47, "total": 120, "message": "Importing rows"},
+            "39 % Importing rows · 47 of 120",
+        ),
         ({"current": 1.25, "total": None, "message": ""}, "1.25"),
-        ({"current": 0, "total": 3}, "0 of 3"),
+        ({"current": 0, "total": 3}, "0 % 0 of 3"),
         ({"current": None, "total": 10, "message": "Begins"}, "Begins"),
-        ({"current": 2 / 3, "total": 1}, "0.6667 of 1"),
+        ({"current": 2 / 3, "total": 1}, "66 % 0.6667 of 1"),
+        ({"current": 30, "total": 10}, "100 % 30 of 10"),
+        ({"current": -5, "total": 10}, "0 % -5 of 10"),
+        ({"current": 1, "total": 0}, "1 of 0"),
     ],
 )
 def test_progress_in_words(viewer, progress, words):
-    content = plain(see(viewer, noted(progress=progress)))
-    assert f"Progress: {words}" in content
+    shown = see(viewer, noted(progress=progress))
+    content = plain(shown)
+    assert words in content
+    assert ("%" in words) is ('role="progressbar"' in shown)
 
 
 def test_progress_says_how_old_it_is(viewer):
     at = time.time() - 42  # As Execution.report() has it.
     content = plain(see(viewer, noted(progress={"current": 1, "total": 2, "at": at})))
-    assert re.search(r"Progress: 1 of 2 · 4[2-9] s ago", content)
+    assert re.search(r"50 % 1 of 2 · 4[2-9] s ago", content)
+
+
+def test_progress_says_how_long_the_rest_takes(viewer):
+    result = noted()
+    began = timezone.now() - timedelta(seconds=100)
+    said = {"current": 25, "total": 100, "at": time.time()}
+    QueuedTask.objects.update(last_attempted_at=began, notes={"progress": said})
+    assert "about 5 min left" in plain(see(viewer, result)).replace("\xa0", " ")
+
+
+def test_a_task_that_has_ended_has_nothing_left_to_do(viewer):
+    content = plain(see(viewer, ended(progress={"current": 1, "total": 2, "at": time.time()})))
+    assert "1 of 2" in content
+    assert "left" not in content
 
 
 @pytest.mark.parametrize("progress", [None, {}, [], "x", {"message": ""}, {"at": "x"}])
@@ -82,7 +105,7 @@ def test_labels_of_the_run_go_before_those_of_the_definition(viewer):
     assert "kind: import" in see(viewer, result)
     QueuedTask.objects.all().update(notes={"labels": {"kind": "export", "rows": 3}})
     content = plain(see(viewer, result))
-    assert "Labels: kind: export rows: 3" in content
+    assert "Labels kind: export rows: 3" in content
     other = import_feed.using(labels={"tenant": "b"}).enqueue("acme", 2)
     assert "tenant: b" in see(viewer, other)
     assert "Labels" not in see(viewer, add.enqueue(1, 2))
@@ -104,7 +127,7 @@ def test_the_log_of_the_last_attempt_needs_the_permission(viewer, operator):
     content = see(viewer, result)
     assert "You may not see what it has logged." in content
     assert "3 rows" not in content
-    assert "Log:" not in see(operator, add.enqueue(1, 2))
+    assert ">Log<" not in see(operator, add.enqueue(1, 2))
 
 
 def test_each_failed_attempt_has_its_log(viewer, operator):
@@ -128,8 +151,14 @@ def test_a_log_that_stands_among_the_errors_is_not_shown_twice(operator):
 # Steps
 
 
-def test_steps_are_shown_with_what_they_returned(viewer, operator):
+def begun():
     result = add.enqueue(1, 2)
+    QueuedTask.objects.filter(pk=result.id).update(started_at=timezone.now())
+    return result
+
+
+def test_steps_are_shown_with_what_they_returned(viewer, operator):
+    result = begun()
     step(result, "charge", {"id": "ch_1", "card_token": "t0k"}, attempt=2)
     step(result, "mail", "sent")
     content = plain(see(operator, result))
@@ -147,7 +176,7 @@ def test_steps_are_shown_with_what_they_returned(viewer, operator):
 
 def test_many_steps_and_large_values_are_cut(operator, monkeypatch):
     monkeypatch.setattr(notes, "MOST_STEPS", 3)
-    result = add.enqueue(1, 2)
+    result = begun()
     for number in range(5):
         step(result, f"step-{number}", "x" * 10_000)
     content = see(operator, result)
@@ -159,7 +188,7 @@ def test_many_steps_and_large_values_are_cut(operator, monkeypatch):
 
 
 def test_a_viewer_without_the_permission_reads_no_values(viewer):
-    result = add.enqueue(1, 2)
+    result = begun()
     step(result, value="x")
     with CaptureQueriesContext(connection) as queries:
         see(viewer, result)
@@ -178,7 +207,7 @@ def test_a_page_with_everything_on_it_costs_little(operator):
     text(operator.get(url))
     with CaptureQueriesContext(connection) as queries:
         text(operator.get(url))
-    assert_bounded(queries.captured_queries, 8)
+    assert_bounded(queries.captured_queries, 12)
 
 
 def test_the_lists_read_no_notes(operator):

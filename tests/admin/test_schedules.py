@@ -238,6 +238,7 @@ def test_the_list_warns_when_no_worker_runs(seer):
     Worker.objects.create(
         id="01a2057c-0353-71a9-aa8e-559da9cf49a8",
         name="w",
+        backend="default",
         processes=1,
         threads=1,
         pid=1,

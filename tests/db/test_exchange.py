@@ -185,6 +185,19 @@ def test_cancel_and_retry_by_hand_move_the_row_to_and_fro():
     assert result.state == "RUNNING"
 
 
+def test_what_is_scheduled_runs_now_by_hand():
+    late = add.using(run_after=timedelta(days=5)).enqueue(1, 2)
+    ready, running = add.enqueue(3, 4), add.enqueue(5, 6)
+    claim(limit=1)
+    ids = [late.id, ready.id, running.id]
+    assert transitions.run_now("default", ids, by="ann") == [late.id]
+    row = QueuedTask.objects.get(pk=late.id)
+    assert (row.status, row.run_after, row.due_at) == ("READY", None, None)
+    assert row.reason == "Run now by ann."
+    assert transitions.run_now("default", ids) == []
+    assert late.id in {task.id for task in claim()}
+
+
 def test_prune_removes_what_ended_before():
     add.enqueue_many([(n, n) for n in range(4)])
     tasks = claim()

@@ -5,12 +5,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone, translation
 
+from django_bgtasks.exceptions import DuplicateTask
 from django_bgtasks.models import QueuedTask, Schedule, ScheduleRun
 from django_bgtasks.schedules import watching
-from django_bgtasks.schedules.by_hand import NotPossible, backfill, run_now, still_running
+from django_bgtasks.schedules.by_hand import (
+    NotPossible,
+    backfill,
+    run_now,
+    set_enabled,
+    still_running,
+)
 from django_bgtasks.schedules.words import describe
 from django_bgtasks.worker.maintenance import forget_runs
-from tests import tasks
+from tests import policy_tasks, tasks
 
 from .conftest import finish, runs
 
@@ -186,3 +193,127 @@ def test_old_runs_are_forgotten_but_the_latest(add_schedule):
 def test_a_schedule_in_words(when, language, text):
     with translation.override(language):
         assert describe(when) == text
+
+
+# Unique keys
+
+
+def test_run_by_hand_that_a_unique_key_gives_away_is_written_down_as_skipped(add_schedule):
+    row = add_schedule(task_path=policy_tasks.import_feed.module_path, args=[7])
+    there = policy_tasks.import_feed.enqueue(7)
+    result = run_now(row, by="ann", alias="default")
+    assert (result.id, result.created) == (there.id, False)
+    run = ScheduleRun.objects.get()
+    assert (run.status, run.reason) == ("SKIPPED", f"Task {there.id} has its unique key.")
+
+
+def test_run_by_hand_that_a_unique_key_refuses_is_written_down_as_skipped(add_schedule):
+    row = add_schedule(task_path=policy_tasks.charge.module_path, args=[7])
+    policy_tasks.charge.enqueue(7)
+    with pytest.raises(DuplicateTask):
+        run_now(row, by="ann", alias="default")
+    run = ScheduleRun.objects.get()
+    assert (run.status, run.kind, run.task_id) == ("SKIPPED", "manual", None)
+    assert "has the unique key" in run.reason
+
+
+@pytest.mark.parametrize("name", ["import_feed", "charge"])
+def test_backfill_that_a_unique_key_gives_away_counts_as_not_done(add_schedule, name):
+    task = getattr(policy_tasks, name)
+    row = add_schedule(task_path=task.module_path, args=[7], overlap="allow")
+    found = backfill(row, at(9), at(11), alias="default")
+    assert found.due == [at(9)]
+    assert list(found.refused) == [at(10), at(11)]
+    assert "unique key" in found.refused[at(10)]
+    assert [status for _, status, _ in runs()] == ["FIRED", "SKIPPED", "SKIPPED"]
+    again = backfill(row, at(9), at(11), dry_run=True, alias="default")
+    assert (again.done, again.due) == ([at(9)], [at(10), at(11)])
+
+
+# Bounds
+
+
+def test_backfill_stays_between_start_and_end(add_schedule):
+    row = add_schedule(start_at=at(10), end_at=at(11))
+    assert backfill(row, at(8), at(13), dry_run=True, alias="default").due == [at(10), at(11)]
+    with pytest.raises(NotPossible, match="It starts at 2026-06-01 10:00"):
+        backfill(row, at(8), at(9), alias="default")
+    with pytest.raises(NotPossible, match="It ends at 2026-06-01 11:00"):
+        backfill(row, at(12), at(13), alias="default")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda row: set_enabled(row, False, alias="default"),
+        lambda row: run_now(row, alias="default"),
+        lambda row: backfill(row, at(9), at(9), alias="default"),
+    ],
+)
+def test_what_is_done_to_a_schedule_that_was_deleted_is_refused_in_words(add_schedule, act):
+    row = add_schedule()
+    Schedule.objects.all().delete()
+    with pytest.raises(NotPossible, match="Schedule 'hourly' is gone"):
+        act(row)
+
+
+# Success in time
+
+
+def late(clock):
+    return [p.rule for p in watching.problems("default", now=clock.now) if p.rule == "success"]
+
+
+def test_success_is_not_missed_after_the_last_run(add_schedule, fire, clock):
+    add_schedule(max_runs=1, success_within=600)
+    clock.forward(minutes=30)
+    ids = fire()
+    clock.forward(minutes=15)
+    assert late(clock) == ["success"]
+    finish(ids)
+    clock.forward(hours=5)
+    assert late(clock) == []
+
+
+def test_success_is_not_missed_of_what_was_due_while_disabled(add_schedule, clock):
+    row = add_schedule(success_within=600, enabled=False)
+    clock.forward(hours=5)
+    row.enabled = True
+    row.plan(clock.now)
+    Schedule.objects.bulk_update([row], ["enabled", "planned_from", "next_due_at", "look_at"])
+    assert late(clock) == []
+
+
+def test_success_is_not_missed_of_what_another_expression_would_have_had_due(add_schedule):
+    row = add_schedule("0 0 1 1 *", success_within=600)
+    row.expression = "* * * * *"
+    row.save()
+    now = timezone.now()
+    found = watching.problems("default", now=now + timedelta(seconds=30))
+    assert [p.rule for p in found if p.rule == "success"] == []
+
+
+def test_success_of_the_last_due_time_before_the_end_counts(add_schedule, fire, clock):
+    add_schedule(success_within=600, end_at=at(13) + timedelta(minutes=5))
+    clock.forward(minutes=30)
+    ids = fire()
+    clock.forward(hours=3)
+    assert late(clock) == ["success"]
+    finish(ids)
+    assert late(clock) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        # One of both days begins with a star: both must match.
+        ("0 9 */2 * 1", "At 09:00, every 2 days, only on Monday"),
+        ("0 9 */2 3 1-5", "At 09:00, every 2 days, Monday through Friday, only in March"),
+        # Else either one is enough.
+        ("0 9 13 * 5", "At 09:00, on day 13 of the month, or on Friday"),
+        ("0 9 13 * 1-5", "At 09:00, on day 13 of the month, or Monday through Friday"),
+        ("0 9 ? * 1", "At 09:00, only on Monday"),
+    ],
+)
+def test_words_say_whether_one_day_is_enough(when, text):
+    assert describe(when) == text

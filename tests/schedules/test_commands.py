@@ -731,6 +731,7 @@ def test_sync_says_what_it_does():
             "removed": [],
             "unchanged": ["a"],
             "taken": [],
+            "owners": {},
         }
     ]
 

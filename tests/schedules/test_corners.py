@@ -209,3 +209,95 @@ def test_ten_workers_of_an_old_version_disable_no_new_schedule(add_schedule, clo
     clock.forward(minutes=15)
     Scheduler("default", ["default"]).fire_due(now=clock.now)
     assert not Schedule.objects.get().enabled
+
+
+# Clocks
+
+
+def test_plan_is_made_by_the_clock_of_the_database(monkeypatch):
+    ahead = timezone.now() + timedelta(days=3)
+    with monkeypatch.context() as patched:
+        patched.setattr("django.utils.timezone.now", lambda: ahead)
+        row = made(enabled=False)
+        set_enabled(row, True, alias="default")
+    row = Schedule.objects.get()
+    assert row.next_due_at < timezone.now() + timedelta(hours=2)
+
+
+@pytest.mark.parametrize("end", [None, datetime(2026, 12, 1, tzinfo=UTC)])
+def test_process_that_starts_after_the_clock_was_ahead_plans_anew(add_schedule, fire, clock, end):
+    add_schedule("0 0 * * *", overlap="allow", missed="skip", end_at=end)
+    right = clock.now
+    clock.forward(days=400)
+    fire()
+    clock.now = right + timedelta(hours=12)
+    # Another process, which has not seen the wrong time.
+    scheduler = Scheduler("default", ["default"])
+    assert len(scheduler.fire_due(now=clock.now).ids) == 0
+    row = Schedule.objects.get()
+    assert row.next_due_at == datetime(2026, 6, 3, tzinfo=UTC)
+    clock.now = row.next_due_at
+    assert len(scheduler.fire_due(now=clock.now).ids) == 1
+    # And a change of it is planned from now on, too.
+    row.refresh_from_db()
+    row.plan(clock.now)
+    assert row.next_due_at == datetime(2026, 6, 4, tzinfo=UTC)
+
+
+def test_what_was_planned_by_a_clock_that_was_ahead_is_planned_anew(add_schedule, clock):
+    right = clock.now
+    clock.forward(days=400)
+    add_schedule("0 0 * * *")
+    clock.now = right
+    Scheduler("default", ["default"]).fire_due(now=clock.now)
+    assert Schedule.objects.get().next_due_at == datetime(2026, 6, 2, tzinfo=UTC)
+
+
+# Names
+
+
+def test_command_finds_a_schedule_by_its_exact_name():
+    made()
+    with pytest.raises(CommandError, match="Unknown schedule 'A'"):
+        call_command("bgtasks", "schedules", "run", "A", stdout=StringIO())
+
+
+def test_schedule_of_a_backend_that_is_gone_may_be_removed():
+    made(source="code", source_detail="shop.tasks", backend="former")
+    call_command("bgtasks", "schedules", "remove", "a", "--yes", stdout=StringIO())
+    assert not Schedule.objects.exists()
+
+
+def test_command_refuses_more_jitter_than_expires():
+    with pytest.raises(CommandError, match="--jitter: jitter, 600 s, must be less than expires"):
+        call_command(
+            "bgtasks", "schedules", "add", "a", "--task", tasks.nothing.module_path, "--when",
+            "@daily", "--jitter", "10m", "--expires", "5m",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000])
+def test_command_refuses_arguments_that_no_reader_takes(text):
+    with pytest.raises(CommandError, match="--args is"):
+        call_command(
+            "bgtasks", "schedules", "add", "a", "--task", tasks.nothing.module_path, "--when",
+            "@daily", "--args", text,
+        )  # fmt: skip
+
+
+def test_command_says_that_a_unique_key_gave_the_task_away(add_schedule):
+    add_schedule(task_path=policy_tasks.import_feed.module_path, args=[7], overlap="allow")
+    there = policy_tasks.import_feed.enqueue(7)
+    with pytest.raises(CommandError, match=f"is not run: Task {there.id} has its unique key"):
+        call_command("bgtasks", "schedules", "run", "hourly", stdout=StringIO())
+
+
+def test_command_counts_no_backfill_that_a_unique_key_gave_away(add_schedule):
+    add_schedule(task_path=policy_tasks.import_feed.module_path, args=[7], overlap="allow")
+    out, err = StringIO(), StringIO()
+    call_command(
+        "bgtasks", "schedules", "backfill", "hourly", "--from", "2026-06-01 09:00", "--to",
+        "2026-06-01 11:00", stdout=out, stderr=err,
+    )  # fmt: skip
+    assert "1 run waits to run, at once." in err.getvalue()
+    assert err.getvalue().count("has its unique key") == 2

@@ -12,7 +12,7 @@ from django_bgtasks.models import Schedule, ScheduleRun
 from django_bgtasks.schedules import declarations
 from django_bgtasks.schedules.by_hand import set_enabled
 from django_bgtasks.schedules.checks import check_schedules
-from django_bgtasks.schedules.sync import sync
+from django_bgtasks.schedules.sync import log_changes, sync
 from tests import tasks
 
 
@@ -112,6 +112,8 @@ def test_a_module_may_be_imported_twice():
         ("@daily", {"queue_name": "emial"}, "Did you mean 'emails'?"),
         ("@daily", {"priority": 1000}, "priority must be"),
         ("@daily", {"start": datetime(2026, 1, 1)}, "start must be an aware datetime"),
+        ("@daily", {"jitter": 600, "expires": 600}, "jitter, 600 s, must be less than expires"),
+        ("@daily", {"name": " nightly"}, "name has no space before or behind it"),
         ("@daily", {"name": ""}, "name must be a text of printable characters"),
         (
             "@daily",
@@ -137,6 +139,33 @@ def test_what_is_wrong_is_said_while_the_module_is_imported(when, options, messa
         schedule(when, **options)(tasks.nothing)
     assert message in str(caught.value)
     assert not declarations._declared
+
+
+def test_schedule_keeps_the_queue_and_the_priority_that_using_gave():
+    made = every(hours=1)(tasks.nothing.using(queue_name="reports", priority=5))
+    assert (made.queue_name, made.priority) == ("reports", 5)
+    schedule("@daily", name="own", priority=7)(tasks.nothing.using(priority=5))
+    schedule("@daily", name="plain")(tasks.nothing.using(priority=tasks.nothing.priority))
+    found = {name: d.specification for name, d in declarations._declared.items()}
+    first = found["tests.tasks.nothing"]
+    assert (first.queue_name, first.priority) == ("reports", 5)
+    assert first.task_object().priority == 5
+    assert (found["own"].queue_name, found["own"].priority) == (None, 7)
+    assert (found["plain"].queue_name, found["plain"].priority) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"max_attempts": 3}, "using(max_attempts=...)"),
+        ({"delay": 60}, "using(run_after=...)"),
+        ({"metadata": {"a": 1}}, "using(metadata=...)"),
+    ],
+)
+def test_what_a_schedule_of_a_task_cannot_keep_is_refused(options, text):
+    with pytest.raises(InvalidSchedule) as caught:
+        every(hours=1)(tasks.nothing.using(**options))
+    assert f"A schedule can't keep {text}: give it to @task." in str(caught.value)
 
 
 def test_schedule_stands_above_task():
@@ -190,6 +219,10 @@ def test_settings_declare_schedules(settings_schedules, backend):
         ({"task": "tests.tasks.nothing", "when": "0 25 * * *"}, "'25' is no hour (0 to 23)"),
         ({"task": "tests.tasks.nothing", "when": "@daily", "tz": "Mars"}, "Unknown time zone"),
         ({"task": "tests.tasks.nothing", "when": "@daily", "args": [1]}, "takes 0 positional"),
+        (
+            {"task": "tests.tasks.nothing", "when": "@daily", "jitter": 60, "expires": 30},
+            "jitter, 60 s, must be less than expires, 30 s",
+        ),
         ({"task": "tests.tasks.nothing", "when": "@daily", "mised": 1}, "Did you mean 'missed'?"),
         (
             {
@@ -231,6 +264,14 @@ def test_a_check_names_each_item_that_is_wrong(settings_schedules):
     assert "'0 0 30 2 *' never comes" in found[0].msg
     assert "No task 'tests.tasks.gone'" in found[1].msg
     assert "have the same name, 'tests.tasks.nothing'" in found[2].msg
+
+
+def test_a_check_names_two_backends_that_give_the_same_name(two_backends, monkeypatch):
+    item = {"task": "tests.tasks.nothing", "when": "@daily", "name": "a"}
+    for one in two_backends:
+        monkeypatch.setattr(one.conf, "schedules", [item])
+    (message,) = check_schedules()
+    assert "TASKS['low']['OPTIONS']['SCHEDULES'][0] and TASKS['default']" in message.msg
 
 
 # Rows
@@ -329,3 +370,103 @@ class TestSync:
         Schedule.objects.update(next_due_at=wrong, look_at=wrong)
         sync(backend)
         assert Schedule.objects.get().next_due_at == right
+
+    def test_names_may_differ_by_the_case_of_their_letters(self, backend):
+        schedule("@daily", name="nightly", tz="UTC")(tasks.nothing)
+        schedule("@daily", name="Nightly", tz="UTC")(tasks.nothing)
+        assert sync(backend).added == ["nightly", "Nightly"]
+        assert Schedule.objects.count() == 2
+
+    def test_schedule_whose_name_changes_its_case_is_another_one(self, backend):
+        schedule("@daily", name="nightly", tz="UTC")(tasks.nothing)
+        sync(backend)
+        declarations.forget()
+        schedule("@daily", name="Nightly", tz="UTC")(tasks.nothing)
+        changes = sync(backend)
+        assert (changes.added, changes.removed) == (["Nightly"], ["nightly"])
+        assert Schedule.objects.get().name == "Nightly"
+
+    def test_what_its_errors_disabled_is_tried_again(self, backend):
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing)
+        sync(backend)
+        Schedule.objects.update(
+            enabled=False, errors=10, error="gone", look_at=None, next_due_at=None
+        )
+        assert sync(backend).changed == ["a"]
+        row = Schedule.objects.get()
+        assert (row.enabled, row.errors, row.error) == (True, 0, "")
+        assert row.look_at == row.next_due_at > timezone.now()
+
+    def test_what_its_errors_and_then_an_operator_disabled_stays_disabled(self, backend):
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing)
+        sync(backend)
+        Schedule.objects.update(
+            enabled=False, errors=10, error="gone", look_at=None, next_due_at=None
+        )
+        assert set_enabled(Schedule.objects.get(), False, alias="default")
+        assert not sync(backend)
+        assert not Schedule.objects.get().enabled
+
+
+@pytest.fixture
+def two_backends(settings):
+    """Two backends of one database, default and low, and a task of each."""
+    settings.TASKS = {
+        alias: {"BACKEND": "django_bgtasks.DatabaseBackend", "QUEUES": []}
+        for alias in ("default", "low")
+    }
+    return task_backends["default"], task_backends["low"]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestOtherBackends:
+    def test_row_follows_its_backend_to_a_new_alias(self, backend):
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing)
+        sync(backend)
+        set_enabled(Schedule.objects.get(), False, alias="default")
+        Schedule.objects.update(backend="former")
+        assert sync(backend).changed == ["a"]
+        row = Schedule.objects.get()
+        assert (row.backend, row.enabled) == ("default", False)
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_row_follows_its_task_to_another_backend(self, two_backends, first):
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing)
+        sync(two_backends[0])
+        before = Schedule.objects.get()
+        set_enabled(before, False, alias="default")
+        declarations.forget()
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing.using(backend="low"))
+        # Whichever worker starts first.
+        assert sync(two_backends[first]).changed == ["a"]
+        assert not sync(two_backends[1 - first])
+        row = Schedule.objects.get()
+        assert (row.pk, row.backend, row.enabled) == (before.pk, "low", False)
+
+    def test_name_that_two_backends_give_is_said_to_be_the_others(
+        self, two_backends, monkeypatch, caplog
+    ):
+        item = {"task": "tests.tasks.nothing", "when": "@daily", "name": "a", "tz": "UTC"}
+        for one in two_backends:
+            monkeypatch.setattr(one.conf, "schedules", [item])
+        sync(two_backends[0])
+        changes = sync(two_backends[1])
+        assert changes.taken == ["a"]
+        log_changes(changes)
+        assert "TASKS['default']['OPTIONS']['SCHEDULES'][0] for TASKS['default']" in caplog.text
+        assert "by hand" not in caplog.text
+        assert Schedule.objects.get().backend == "default"
+
+    def test_what_another_backends_module_declares_stays_where_it_is_not_read(
+        self, two_backends, monkeypatch
+    ):
+        default, low = two_backends
+        schedule("@daily", name="a", tz="UTC")(tasks.nothing)
+        sync(default)
+        Schedule.objects.update(source_detail="shop.far_away")
+        declarations.forget()
+        # The module is named by the other backend alone, and this process has not read it.
+        monkeypatch.setattr(low.conf, "task_modules", ["shop.far_away"])
+        assert not sync(default)
+        monkeypatch.setattr(low.conf, "task_modules", [])
+        assert sync(default).removed == ["a"]

@@ -8,7 +8,8 @@ from django.db import connection
 
 from django_bgtasks import transitions
 from django_bgtasks.models import FinishedTask, QueuedTask, Schedule, ScheduleRun
-from django_bgtasks.schedules.firing import MOST_MADE_UP, TRIES, Scheduler, start_of
+from django_bgtasks.schedules.firing import TRIES, Scheduler
+from django_bgtasks.schedules.turn import MOST_MADE_UP, start_of
 from tests import tasks
 
 from .conftest import finish, runs
@@ -69,7 +70,7 @@ def test_an_error_after_the_insert_undoes_the_run_and_the_task(
     clock.forward(minutes=30)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "django_bgtasks.schedules.firing.Turn._save",
+            "django_bgtasks.schedules.turn.Turn._save",
             lambda *args: (_ for _ in ()).throw(RuntimeError("crash")),
         )
         assert fire.scheduler.fire_due(now=clock.now).ids == []

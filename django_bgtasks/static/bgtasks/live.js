@@ -45,7 +45,9 @@
         if (same) same.open = true;
       }
       if (old.querySelector("details[open]:not([id])")) continue;
-      if (old.innerHTML !== fresh.innerHTML) old.replaceChildren(...fresh.childNodes);
+      if (old.innerHTML === fresh.innerHTML) continue;
+      old.replaceChildren(...fresh.childNodes);
+      old.dispatchEvent(new CustomEvent("bgt-swapped", { bubbles: true }));
     }
   };
 

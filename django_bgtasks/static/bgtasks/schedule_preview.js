@@ -5,6 +5,9 @@ document.addEventListener("DOMContentLoaded", () => {
   const preview = document.querySelector("[data-bgt-preview]");
   const when = document.getElementById("id_expression");
   const zone = document.getElementById("id_time_zone");
+  const bounds = ["start_at_0", "start_at_1", "end_at_0", "end_at_1", "max_runs"]
+    .map((name) => document.getElementById(`id_${name}`))
+    .filter((field) => field);
   if (!preview || !when || !zone) {
     return;
   }
@@ -22,7 +25,10 @@ document.addEventListener("DOMContentLoaded", () => {
   let timer;
   const ask = async () => {
     const mine = ++asked;
-    const query = new URLSearchParams({ expression: when.value, time_zone: zone.value });
+    const query = new URLSearchParams({ runs: preview.dataset.bgtRuns });
+    for (const field of [when, zone, ...bounds]) {
+      query.set(field.name, field.value);
+    }
     let data;
     try {
       const answer = await fetch(`${preview.dataset.bgtPreview}?${query}`, {
@@ -50,6 +56,12 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   when.addEventListener("input", soon);
   zone.addEventListener("change", soon);
+  for (const field of bounds) {
+    field.addEventListener("input", soon);
+    // The calendar and the clock of the admin tell of their clicks by this one alone.
+    field.addEventListener("change", soon);
+    field.addEventListener("focus", soon);
+  }
   if (when.value) {
     soon();
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -15,12 +16,23 @@ from django_bgtasks.management.commands.runworker import CONFIGURATION, our_back
 from django_bgtasks.models import Schedule
 from django_bgtasks.observability.logs import safe
 from django_bgtasks.schedules import by_hand
-from django_bgtasks.schedules.sync import Changes, specification_of, sync
+from django_bgtasks.schedules.sync import Changes, name_is_taken, specification_of, sync
+from django_bgtasks.schedules.turn import has_the_key
 from django_bgtasks.timetables import TimetableError
 
 from ..explain import at_length
 from ..pause import operator
-from .common import confirm, find, load_tasks, moment_of, plural, print_json, warn, zone_of_row
+from .common import (
+    confirm,
+    find,
+    load_tasks,
+    moment_of,
+    plural,
+    print_json,
+    still_there,
+    warn,
+    zone_of_row,
+)
 
 #: A backfill of more runs asks first.
 ASKED_FROM = 10
@@ -33,7 +45,8 @@ LISTED = 20
 
 def synchronize(command: BaseCommand, options: dict[str, Any]) -> None:
     backends = [our_backend(options["backend"])] if options["backend"] else queues.backends()
-    for backend in backends:
+    for backend in queues.backends():
+        # Those of all: a module that one names may declare schedules of another.
         load_tasks(backend)
     done: list[tuple[DatabaseBackend, Changes]] = []
     for backend in backends:
@@ -55,13 +68,9 @@ def synchronize(command: BaseCommand, options: dict[str, Any]) -> None:
                 command.stdout.write(line)
         if options["dry_run"]:
             command.stderr.write("A dry run: nothing is changed.")
-    taken = [name for _, changes in done for name in changes.taken]
-    for name in taken:
-        warn(
-            command,
-            f"Schedule {name!r} is declared, but one that was added by hand has its name: "
-            "rename either.",
-        )
+    taken = [(name, changes) for _, changes in done for name in changes.taken]
+    for name, changes in taken:
+        warn(command, name_is_taken(name, changes))
     if taken:
         raise SystemExit(1)
 
@@ -83,15 +92,19 @@ def run_now(command: BaseCommand, options: dict[str, Any]) -> None:
     row, alias = find(options)
     _check_work(row)
     try:
-        result = by_hand.run_now(row, by=operator(), alias=alias)
+        with still_there():
+            result = by_hand.run_now(row, by=operator(), alias=alias)
     except DuplicateTask as error:
         raise CommandError(safe(f"Schedule {row.name!r}: {error}"), returncode=1) from None
     if options["json"]:
-        print_json(command, {"name": row.name, "task_id": str(result.id)})
-        return
-    command.stdout.write(
-        safe(f"Task {result.id} of schedule {row.name!r} is enqueued. Its plan stays as it is.")
-    )
+        facts = {"name": row.name, "task_id": str(result.id), "created": result.created}
+        print_json(command, facts)
+    if not result.created:
+        text = f"Schedule {row.name!r} is not run: {has_the_key(result.id)}"
+        raise CommandError(safe(text), returncode=1)
+    if not options["json"]:
+        text = f"Task {result.id} of schedule {row.name!r} is enqueued. Its plan stays as it is."
+        command.stdout.write(safe(text))
 
 
 def _check_work(row: Schedule) -> None:
@@ -104,8 +117,9 @@ def _check_work(row: Schedule) -> None:
 
 def enable(command: BaseCommand, options: dict[str, Any]) -> None:
     row, alias = find(options)
-    changed = by_hand.set_enabled(row, True, alias=alias)
-    row.refresh_from_db(using=alias)
+    with still_there():
+        changed = by_hand.set_enabled(row, True, alias=alias)
+        row.refresh_from_db(using=alias)
     _say_enabled(command, row, changed, options)
     for sentence in specification_of(row).problems().values():
         warn(command, sentence)
@@ -113,8 +127,9 @@ def enable(command: BaseCommand, options: dict[str, Any]) -> None:
 
 def disable(command: BaseCommand, options: dict[str, Any]) -> None:
     row, alias = find(options)
-    changed = by_hand.set_enabled(row, False, alias=alias)
-    row.refresh_from_db(using=alias)
+    with still_there():
+        changed = by_hand.set_enabled(row, False, alias=alias)
+        row.refresh_from_db(using=alias)
     _say_enabled(command, row, changed, options)
 
 
@@ -149,9 +164,6 @@ def backfill(command: BaseCommand, options: dict[str, Any]) -> None:
             return by_hand.backfill(row, start, end, by=operator(), dry_run=dry_run, alias=alias)
         except (by_hand.NotPossible, TimetableError) as error:
             raise CommandError(safe(error), returncode=CONFIGURATION) from None
-        except DuplicateTask as error:
-            text = f"Schedule {row.name!r}: {error} Nothing was backfilled."
-            raise CommandError(safe(text), returncode=1) from None
 
     found = backfill(dry_run=True)
     if not options["dry_run"]:
@@ -167,14 +179,36 @@ def backfill(command: BaseCommand, options: dict[str, Any]) -> None:
                 "in_turn": found.in_turn,
                 "due": [due.astimezone(zone).isoformat() for due in found.due],
                 "done": [due.astimezone(zone).isoformat() for due in found.done],
+                "refused": {
+                    due.astimezone(zone).isoformat(): why for due, why in found.refused.items()
+                },
             },
         )
+        _warn_of_refused(command, row, found, zone)
         return
     for due in found.due[:LISTED]:
         command.stdout.write(at_length(due, zone))
     if len(found.due) > LISTED:
         command.stdout.write(f"... and {len(found.due) - LISTED:,} more")
-    command.stderr.write(_backfilled(found, dry_run=options["dry_run"]))
+    if found.due or not found.refused:
+        command.stderr.write(_backfilled(found, dry_run=options["dry_run"]))
+    _warn_of_refused(command, row, found, zone)
+
+
+def _warn_of_refused(
+    command: BaseCommand, row: Schedule, found: by_hand.Backfill, zone: ZoneInfo
+) -> None:
+    """Say what was not run and why; raise CommandError if that is all there was."""
+    if not found.refused:
+        return
+    if not found.due:
+        why = next(iter(found.refused.values()))
+        text = f"Schedule {row.name!r}: {why} Nothing was backfilled."
+        raise CommandError(safe(text), returncode=1)
+    for due, why in list(found.refused.items())[:LISTED]:
+        warn(command, f"{at_length(due, zone)} is not run: {why}")
+    if len(found.refused) > LISTED:
+        warn(command, f"... and {len(found.refused) - LISTED:,} more")
 
 
 def _backfilled(found: by_hand.Backfill, *, dry_run: bool) -> str:

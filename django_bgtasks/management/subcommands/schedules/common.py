@@ -26,8 +26,11 @@ from django_bgtasks.management.commands.runworker import (
 )
 from django_bgtasks.models import Schedule
 from django_bgtasks.observability.logs import safe
+from django_bgtasks.schedules.by_hand import NotPossible
 from django_bgtasks.timetables import TimetableError, zone_of
 
+#: Characters of what was given that a complaint about it shows.
+SHOWN = 200
 #: Names that the answer to an unknown one lists.
 NAMED = 20
 
@@ -44,6 +47,15 @@ def tables_needed() -> Iterator[None]:
             "The bgtasks tables of schedules do not exist. Run: python manage.py migrate",
             returncode=NO_DATABASE,
         ) from error
+
+
+@contextmanager
+def still_there() -> Iterator[None]:
+    """Make it the command's answer that somebody deleted the schedule meanwhile."""
+    try:
+        yield
+    except (NotPossible, Schedule.DoesNotExist) as error:
+        raise CommandError(safe(error), returncode=1) from None
 
 
 def find(options: dict[str, Any]) -> tuple[Schedule, str]:
@@ -131,7 +143,10 @@ def json_of(option: str, text: str | None) -> Any:
         return None
     try:
         return json.loads(text)
+    except RecursionError:
+        raise CommandError(f"{option} is nested too deeply.", returncode=CONFIGURATION) from None
     except ValueError as error:
+        text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
         raise CommandError(
             safe(f"{option} is no JSON: {text!r} ({error})."), returncode=CONFIGURATION
         ) from None

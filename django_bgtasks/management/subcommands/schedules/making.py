@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError
 from django.utils import timezone
 
+from django_bgtasks import queues
 from django_bgtasks.db import operations_for
 from django_bgtasks.exceptions import InvalidSchedule
 from django_bgtasks.management.commands.runworker import CONFIGURATION, our_backend
@@ -96,7 +97,8 @@ def _refused(name: str, problems: dict[str, str]) -> CommandError:
 
 def remove(command: BaseCommand, options: dict[str, Any]) -> None:
     row, alias = find(options)
-    if row.source != Source.ADMIN:
+    # What belongs to no backend any more is declared by none.
+    if row.source != Source.ADMIN and row.backend in [b.alias for b in queues.backends()]:
         raise CommandError(
             safe(
                 f"Schedule {row.name!r} is declared in {row.source_detail or row.source}. Remove "
@@ -106,5 +108,5 @@ def remove(command: BaseCommand, options: dict[str, Any]) -> None:
         )
     confirm(f"Schedule {safe(row.name)!r} and the record of its runs will be deleted.", options)
     with operations_for(alias).step():
-        Schedule.objects.using(alias).filter(pk=row.pk, source=Source.ADMIN).delete()
+        Schedule.objects.using(alias).filter(pk=row.pk, source=row.source).delete()
     command.stdout.write(safe(f"Schedule {row.name!r} is removed. What it has enqueued stays."))

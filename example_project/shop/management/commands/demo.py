@@ -73,9 +73,8 @@ class UploadPage:
 
     def read(self):
         self.text = self.visitor.get(self.path)
-        state = re.search(r'id="import">\s*<span[^>]*data-state="(\w+)"[^>]*>([^<]*)', self.text)
-        self.state, self.says = state.groups()
-        self.rows = int(re.search(r'id="rows">([\d,]+)', self.text)[1].replace(",", ""))
+        said = re.findall(r'data-part="(?:text|detail)"[^>]*>([^<]*)', self.text)
+        self.says = ", ".join(said).lower()
         return self
 
     @property
@@ -84,10 +83,10 @@ class UploadPage:
 
     @property
     def pending(self):
-        return "data-pending" in self.text
+        return "<bgtasks-progress" in self.text and "data-url" in self.text
 
     def __str__(self):
-        return f"{self.visitor.name}'s page: {self.says}, {self.rows:,} rows read"
+        return f"{self.visitor.name}'s page: {self.says}"
 
 
 class Command(BaseCommand):

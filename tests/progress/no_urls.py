@@ -1,0 +1,3 @@
+"""A project without the addresses of django_bgtasks."""
+
+urlpatterns: list[object] = []
