@@ -98,12 +98,10 @@ class Links(HTMLParser):
             self.found.append(given.get("action") or "")
 
 
-def crawl(client, *starts, most=600):
+def crawl(client, *starts, most=400):
     """GET every page of ours that links lead to; yield url and response."""
     waiting, seen, kinds = [*starts], set(starts), Counter()
-    for _ in range(most):
-        if not waiting:
-            return
+    while waiting and len(seen) <= most:
         url = waiting.pop(0)
         response = client.get(url)
         yield url, response

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from django.urls import reverse
@@ -15,6 +16,7 @@ from django_bgtasks.models import (
     QueuedTask,
     Schedule,
     ScheduleRun,
+    Worker,
     Workflow,
 )
 from tests import factories
@@ -81,6 +83,11 @@ def ready():
     return live(tasks.monthly_report.enqueue("2026-06"))
 
 
+def scheduled():
+    later = timezone.now() + timedelta(hours=9)
+    return live(tasks.monthly_report.using(run_after=later).enqueue("2026-07"))
+
+
 def running():
     result = tasks.monthly_report.using(priority=99).enqueue("2026-06")
     factories.claim(("reports",), limit=1, lease=3_600)
@@ -101,6 +108,13 @@ def queue():
 def paused():
     row = queue()
     queues.pause(row.pk, reason="to be resumed", by="ann", database="default")
+    return row
+
+
+def worker():
+    row = Worker.objects.filter(name="web-1").get()
+    row.pk, row.name, row.running = new_id(), f"web-{new_id()[-8:]}", 0
+    row.save(force_insert=True)
     return row
 
 
@@ -154,6 +168,10 @@ def is_asked_to_end(row):
     return Cancellation.objects.filter(pk=row.pk).exists()
 
 
+def is_copied(row):
+    return QueuedTask.objects.filter(options__origin__copy_of=str(row.pk)).exists()
+
+
 def is_live(row):
     return QueuedTask.objects.filter(pk=row.pk).exists()
 
@@ -191,16 +209,24 @@ def has(**columns):
     return lambda row: type(row).objects.filter(pk=row.pk, **columns).exists()
 
 
+MONTH = {"Arguments": '{"month": "2031-01"}'}
+SECONDS = {"Seconds": "90"}
 REASON = {"Reason": "mail server moves"}
 
 VERBS = [
     Verb("queuedtask_cancel", ready, ("Cancel",), is_cancelled),
-    Verb("queuedtask_cancel", running, ("Cancel",), is_asked_to_end),
-    Verb("queuedtask_force", running, ("Cancel by force",), is_asked_to_end),
+    Verb("queuedtask_cancel", running, ("Cancel", "Cancel"), is_asked_to_end),
+    Verb("queuedtask_force", running, ("Cancel by force", "Cancel by force"), is_asked_to_end),
+    Verb("queuedtask_run", scheduled, ("Run now",), has(status="READY")),
+    Verb("queuedtask_copy", ready, ("Run a copy", "Enqueue the copy"), is_copied, fill=MONTH),
+    Verb("finishedtask_copy", failed, ("Run a copy", "Enqueue the copy"), is_copied, fill=MONTH),
     Verb("finishedtask_retry", failed, ("Retry",), is_live),
     Verb("finishedtask_delete", failed, ("Delete", "Yes, I’m sure"), is_gone),
-    Verb("queue_pause", queue, ("Pause",), is_paused_for_a_reason, fill=REASON),
+    Verb("queue_pause", queue, ("Pause", "Pause"), is_paused_for_a_reason, fill=REASON),
+    Verb("queue_target", queue, ("Save",), has(latency_target=90.0), "queue_change", SECONDS),
     Verb("queue_resume", paused, ("Resume",), is_open),
+    Verb("worker_quiet", worker, ("Quiet",), has(request="QUIET", requested_by="ann")),
+    Verb("worker_stop", worker, ("Stop", "Stop"), has(request="STOP", requested_by="ann")),
     Verb("schedule_enable", disabled, ("Enable",), is_enabled),
     Verb("schedule_disable", schedule, ("Disable",), is_disabled),
     Verb("schedule_run", schedule, ("Run now", "Run now"), has_run),
@@ -218,8 +244,10 @@ VERBS = [
 ACTIONS = [
     Action("queuedtask", "cancel", ready, is_cancelled),
     Action("finishedtask", "retry", failed, is_live),
-    Action("queue", "pause", queue, is_paused),
+    Action("queue", "pause", queue, is_paused_for_a_reason, press=("Pause",), fill=REASON),
     Action("queue", "resume", paused, is_open),
+    Action("worker", "quiet", worker, has(request="QUIET")),
+    Action("worker", "stop", worker, has(request="STOP"), press=("Stop",)),
     Action("schedule", "enable", disabled, is_enabled),
     Action("schedule", "disable", schedule, is_disabled),
     Action("schedule", "run_ticked", schedule, has_run),
