@@ -98,10 +98,12 @@ class Links(HTMLParser):
             self.found.append(given.get("action") or "")
 
 
-def crawl(client, *starts, most=400):
+def crawl(client, *starts, most=600):
     """GET every page of ours that links lead to; yield url and response."""
     waiting, seen, kinds = [*starts], set(starts), Counter()
-    while waiting and len(seen) <= most:
+    for _ in range(most):
+        if not waiting:
+            return
         url = waiting.pop(0)
         response = client.get(url)
         yield url, response
