@@ -39,6 +39,8 @@ class Page:
 
 RUNNING = {"status": "RUNNING", "worker_id": "web-1"}
 PAGES = [
+    Page("dashboard_changelist", own=True),
+    Page("dashboard_changelist", query="?h=168", own=True),
     Page("queuedtask_changelist"),
     Page("queuedtask_changelist", query="?status=READY"),
     Page("queuedtask_change", {"status": "READY"}, own=True),
@@ -63,6 +65,15 @@ PAGES = [
     Page("finishedtask_copy", {"status": "FAILED"}, own=True),
     Page("finishedtask_delete", {"status": "FAILED"}),
     Page("finishedtask_history", {"status": "FAILED"}),
+    Page("failuregroup_changelist"),
+    Page("failuregroup_change", {"task_path__endswith": "import_feed"}, own=True),
+    Page("failuregroup_history", {"task_path__endswith": "import_feed"}),
+    Page("finishedtask_bulk", query="?status=FAILED", own=True),
+    Page("queuedtask_bulk", query="?queue=default", own=True),
+    Page("bulkoperation_changelist"),
+    Page("bulkoperation_change", {"state": "RUNNING"}, own=True),
+    Page("bulkoperation_change", {"state": "DONE"}, own=True),
+    Page("bulkoperation_history", {"state": "DONE"}),
     Page("queue_changelist"),
     Page("queue_change", {"name": "default"}, own=True),
     Page("queue_change", {"name": "emails"}, own=True),

@@ -37,6 +37,8 @@ def fill(tab, fields):
         box = tab.page.locator("#content").get_by_label(re.compile(label)).first
         if box.evaluate("element => element.tagName") == "SELECT":
             box.select_option(value)
+        elif box.get_attribute("type") == "radio":
+            box.check()
         else:
             box.fill(value)
 

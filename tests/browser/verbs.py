@@ -11,6 +11,8 @@ from django.utils import timezone
 from django_bgtasks import chain, previous, queues
 from django_bgtasks.ids import new_id
 from django_bgtasks.models import (
+    BulkOperation,
+    FailureGroup,
     FinishedTask,
     Queue,
     QueuedTask,
@@ -43,6 +45,8 @@ class Verb:
 
     def url(self, row):
         name = self.page or f"{self.address.partition('_')[0]}_change"
+        if name.endswith("_bulk"):
+            return reverse(f"admin:bgtasks_{name}") + f"?task={row.task_path}"
         return reverse(f"admin:bgtasks_{name}", args=[] if name.endswith("list") else [row.pk])
 
     def __str__(self):
@@ -118,6 +122,32 @@ def worker():
     return row
 
 
+def cause(**columns):
+    """Return a cause of failures of its own."""
+    row = FailureGroup.objects.all()[0]
+    row.pk = new_id().replace("-", "")
+    row.acknowledged_at = row.muted_until = None
+    for name, value in columns.items():
+        setattr(row, name, value)
+    row.save(force_insert=True)
+    return row
+
+
+def acknowledged():
+    return cause(acknowledged_at=timezone.now(), acknowledged_by="bob")
+
+
+def muted():
+    return cause(muted_until=timezone.now() + timedelta(days=1))
+
+
+def bulk():
+    row = BulkOperation.objects.filter(state="RUNNING")[0]
+    row.pk, row.name = new_id(), "to be aborted"
+    row.save(force_insert=True)
+    return row
+
+
 def schedule(enabled=True):
     return Schedule.objects.create(
         name=f"schedule-{new_id()[-8:]}",
@@ -172,6 +202,11 @@ def is_copied(row):
     return QueuedTask.objects.filter(options__origin__copy_of=str(row.pk)).exists()
 
 
+def is_begun(row):
+    found = BulkOperation.objects.filter(asked_by="ann", words__contains=row.task_name)
+    return found.filter(finished=isinstance(row, FinishedTask)).exclude(name__gt="").exists()
+
+
 def is_live(row):
     return QueuedTask.objects.filter(pk=row.pk).exists()
 
@@ -211,6 +246,7 @@ def has(**columns):
 
 MONTH = {"Arguments": '{"month": "2031-01"}'}
 SECONDS = {"Seconds": "90"}
+RETRY, CANCEL = {"^Retry$": "retry"}, {"^Cancel$": "cancel"}
 REASON = {"Reason": "mail server moves"}
 
 VERBS = [
@@ -227,6 +263,13 @@ VERBS = [
     Verb("queue_resume", paused, ("Resume",), is_open),
     Verb("worker_quiet", worker, ("Quiet",), has(request="QUIET", requested_by="ann")),
     Verb("worker_stop", worker, ("Stop", "Stop"), has(request="STOP", requested_by="ann")),
+    Verb("failuregroup_acknowledge", cause, ("Acknowledge",), has(acknowledged_by="ann")),
+    Verb("failuregroup_reopen", acknowledged, ("Reopen",), has(acknowledged_at=None)),
+    Verb("failuregroup_mute", cause, ("Mute for a day",), has(muted_until__isnull=False)),
+    Verb("failuregroup_unmute", muted, ("Unmute",), has(muted_until=None)),
+    Verb("bulkoperation_abort", bulk, ("Abort",), has(abort_by="ann")),
+    Verb("finishedtask_bulk", failed, ("Begin",), is_begun, "finishedtask_bulk", RETRY),
+    Verb("queuedtask_bulk", ready, ("Begin",), is_begun, "queuedtask_bulk", CANCEL),
     Verb("schedule_enable", disabled, ("Enable",), is_enabled),
     Verb("schedule_disable", schedule, ("Disable",), is_disabled),
     Verb("schedule_run", schedule, ("Run now", "Run now"), has_run),
