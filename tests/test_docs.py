@@ -28,6 +28,7 @@ import unittest
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import cached_property
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -49,6 +50,7 @@ from django_bgtasks.states import DJANGO_STATUS, FinalStatus, LiveStatus
 from django_bgtasks.templatetags.bgtasks import task_progress
 from django_bgtasks.worker.execution import Execution
 
+from .browser import chromium
 from .factories import claim
 from .models import Effect
 
@@ -484,7 +486,9 @@ def test_a_line_of_a_shell_is_one_that_is_known(fence):
         "optional-dependencies"
     ]
     for line in fence.text.splitlines():
-        words = [w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)]
+        words = shlex.split(line)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words.pop(0)
         if words[:2] == ["python", "manage.py"]:
             continue  # Parsed by the test above.
         match words:
@@ -496,6 +500,14 @@ def test_a_line_of_a_shell_is_one_that_is_known(fence):
                 assert not extra or extra.rstrip("]") in extras
             case ["python", "-c", source]:
                 compile(source, str(fence), "exec")
+            case ["make", "test", arguments]:
+                assert (ROOT / re.fullmatch(r"ARGS=(\S+)", arguments)[1]).exists()
+            case ["python", "-m", "pytest", *_, path]:
+                assert (ROOT / path).exists()
+            case ["python", "-m", module, *_]:
+                assert find_spec(module)
+            case ["sudo", "apt", "install", "chromium"]:
+                assert "chromium" in chromium.NAMES
             case ["kill", number, "PID"]:
                 assert hasattr(signal, f"SIG{number[1:]}")
             case _:
@@ -509,6 +521,8 @@ def test_no_page_names_an_option_or_a_variable_that_does_not_exist():
         for action in _parser(*names)._actions:
             known.update(action.option_strings)
     variables = set(re.findall(r"BGTASKS_\w+", _parser("runworker").format_help()))
+    # Of our own tests, for contributors.
+    variables.update(re.findall(r"BGTASKS_\w+", (ROOT / "tests/admin/test_cost.py").read_text()))
     for one in PAGES:
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", one.text):
             assert option in known, f"{one}: {option}"

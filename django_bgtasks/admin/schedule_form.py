@@ -40,6 +40,11 @@ class ArgumentsField(forms.JSONField):
                 self.error_messages["invalid"], code="invalid", params={"value": value}
             ) from None
 
+    def prepare_value(self, value: Any) -> Any:
+        # As JSON writes such characters, too: what is given back unchanged is the same.
+        prepared = super().prepare_value(value)
+        return visible(prepared) if isinstance(prepared, str) else prepared
+
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
             return super().bound_data(data, initial)
@@ -120,26 +125,13 @@ class ScheduleForm(forms.ModelForm):
         args = self.cleaned_data["args"]
         if args is None:
             return []
-        stored = self.instance.args if self.instance.pk else []
-        if isinstance(args, list) and isinstance(stored, list):
-            # What was masked and left alone stays as it is.
-            return [
-                stored[place] if value == payload.HIDDEN and place < len(stored) else value
-                for place, value in enumerate(args)
-            ]
-        return args
+        return _unmasked(args, self.instance.args) if self.instance.pk else args
 
     def clean_kwargs(self) -> Any:
         kwargs = self.cleaned_data["kwargs"]
         if kwargs is None:
             return {}
-        stored = payload.mapping(self.instance.kwargs) if self.instance.pk else {}
-        if isinstance(kwargs, dict):
-            return {
-                name: stored[name] if value == payload.HIDDEN and name in stored else value
-                for name, value in kwargs.items()
-            }
-        return kwargs
+        return _unmasked(kwargs, self.instance.kwargs) if self.instance.pk else kwargs
 
     def clean(self) -> Any:
         data = super().clean() or self.cleaned_data
@@ -204,21 +196,36 @@ def known_tasks() -> list[str]:
 
 
 def _masked(row: Schedule) -> tuple[Any, Any]:
-    """Return the arguments without their secrets."""
+    """Return the arguments without their secrets, at any depth."""
     secret = payload.secret_names()
     task = payload.task_of(row)  # type: ignore[arg-type]
+    names = [] if task is None else payload.parameters_of(task)
+
+    def shown(name: str, value: Any) -> Any:
+        is_hidden = payload.is_hidden(name, task, secret)
+        return payload.HIDDEN if is_hidden else payload.redact(value, secret)
+
     args, kwargs = row.args, row.kwargs
-    if task is not None and isinstance(args, list):
-        names = payload.parameters_of(task)
+    if isinstance(args, list):
         args = [
-            payload.HIDDEN
-            if place < len(names) and payload.is_hidden(names[place], task, secret)
-            else value
+            shown(names[place] if place < len(names) else "", value)
             for place, value in enumerate(args)
         ]
     if isinstance(kwargs, dict):
-        kwargs = {
-            name: payload.HIDDEN if task and payload.is_hidden(name, task, secret) else value
-            for name, value in kwargs.items()
-        }
+        kwargs = {name: shown(name, value) for name, value in kwargs.items()}
     return args, kwargs
+
+
+def _unmasked(value: Any, stored: Any) -> Any:
+    """Return value with what was masked and left alone as it is stored."""
+    if isinstance(value, dict) and isinstance(stored, dict):
+        return {
+            name: _unmasked(item, stored[name]) if name in stored else item
+            for name, item in value.items()
+        }
+    if isinstance(value, list) and isinstance(stored, list):
+        return [
+            _unmasked(item, stored[place]) if place < len(stored) else item
+            for place, item in enumerate(value)
+        ]
+    return stored if value == payload.HIDDEN else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..untrusted import visible
+
 
 class BulkVerb(models.TextChoices):
     """What is done to each task."""
@@ -72,4 +74,4 @@ class BulkOperation(models.Model):
         indexes = (models.Index(fields=("state", "locked_until"), name="bgtasks_bulk_state"),)
 
     def __str__(self) -> str:
-        return self.name or f"{self.get_verb_display()}: {self.words}"
+        return visible(self.name or f"{self.get_verb_display()}: {self.words}")

@@ -7,6 +7,8 @@ from datetime import datetime
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..untrusted import visible
+
 
 class FailureState(models.TextChoices):
     """What people have said of a cause."""
@@ -47,7 +49,7 @@ class FailureGroup(models.Model):
         indexes = (models.Index(fields=("last_seen",), name="bgtasks_failure_seen"),)
 
     def __str__(self) -> str:
-        return f"{self.exception_name} in {self.task_path.rpartition('.')[2]}"
+        return visible(f"{self.exception_name} in {self.task_path.rpartition('.')[2]}")
 
     @property
     def exception_name(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..untrusted import visible
+
 
 class Queue(models.Model):
     """
@@ -28,4 +30,4 @@ class Queue(models.Model):
         permissions = (("pause_queue", "Can pause and resume queues"),)
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)

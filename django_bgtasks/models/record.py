@@ -7,6 +7,8 @@ from typing import Any
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..untrusted import visible
+
 
 class TaskRecord(models.Model):
     """
@@ -78,7 +80,7 @@ class TaskRecord(models.Model):
         abstract = True
 
     def __str__(self) -> str:
-        return f"{self.task_name} {self.short_id}"
+        return visible(f"{self.task_name} {self.short_id}")
 
     @property
     def task_name(self) -> str:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..compat import DEFAULT_TASK_BACKEND_ALIAS
 from ..timetables import Timetable, TimetableError, read, zone_of
+from ..untrusted import visible
 from .text import ExactCharField
 
 
@@ -149,7 +150,7 @@ class Schedule(models.Model):
     )
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)
 
     def save(self, **kwargs: Any) -> None:
         from ..db import operations_for

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..untrusted import visible
+
 
 class WorkerState(models.TextChoices):
     """What a worker says of itself."""
@@ -65,7 +67,7 @@ class Worker(models.Model):
         permissions = (("stop_worker", "Can ask workers to finish or to stop"),)
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)
 
     @property
     def slots(self) -> int:

@@ -6,6 +6,8 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from ..untrusted import visible
+
 
 class WorkflowStatus(models.TextChoices):
     """What has become of a workflow as a whole."""
@@ -52,7 +54,7 @@ class Workflow(models.Model):
         indexes = (models.Index(fields=("status", "finished_at"), name="bgtasks_workflow_end"),)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.short_id}"
+        return visible(f"{self.name} {self.short_id}")
 
     @property
     def is_cancelled(self) -> bool:

@@ -10,6 +10,7 @@ from django.utils.html import escape
 from django.utils.translation import gettext as _
 
 from ..states import FinalStatus, LiveStatus
+from ..untrusted import visible
 from .description import SYMBOLS
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def draw(description: Description, link: Callable[[Box], str | None]) -> str:
     role = "group" if any(addresses.values()) else "img"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="bgtasks-graph" role="{role}" '
-        f'aria-label="{escape(title)}" width="{width}" height="{height:g}" '
+        f'aria-label="{escape(visible(title))}" width="{width}" height="{height:g}" '
         f'viewBox="0 0 {width} {height:g}" font-family="system-ui, sans-serif" font-size="13">'
         f'<g fill="none" stroke="currentColor" stroke-opacity="0.45">{"".join(lines)}</g>'
         f"{''.join(drawn)}</svg>"
@@ -126,11 +127,11 @@ def _box(box: Box, x: float, y: float, address: str | None) -> str:
     dashes = ' stroke-dasharray="4 3"' if box.state in ("WAITING", "SCHEDULED", "READY") else ""
     top = y - BOX_HEIGHT / 2
     whole = (
-        f"<title>{escape(box.name)}: {escape(state)}</title>"
+        f"<title>{escape(visible(box.name))}: {escape(state)}</title>"
         f'<rect x="{x:g}" y="{top:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
         f'fill="{colour}" fill-opacity="0.14" stroke="{colour}" stroke-width="1.5"{dashes}/>'
         f'<text x="{x + 10:g}" y="{y - 4:g}" fill="currentColor" font-weight="600">'
-        f"{escape(name)}</text>"
+        f"{escape(visible(name))}</text>"
         f'<text x="{x + 10:g}" y="{y + 14:g}" fill="currentColor" font-size="11.5">'
         f"{SYMBOLS.get(box.state, '')} {escape(state + taken)}</text>"
     )

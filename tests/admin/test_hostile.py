@@ -47,7 +47,9 @@ FIVE_MB = 5_000_000
 #: Bytes of a page, however much there is to show.
 LARGEST = 1_000_000
 #: Columns that our own code computes: names of backends and zones, digests, words of a plan.
-COMPUTED = {"id", "digest", "fingerprint", "fair_key", "limit_key", "worker", "backend"}
+COMPUTED = {
+    *("id", "digest", "fingerprint", "fair_key", "limit_key", "worker", "backend", "skipped"),
+}
 
 pytestmark = pytest.mark.django_db
 

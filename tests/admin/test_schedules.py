@@ -1,5 +1,6 @@
 """The pages of schedules."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -144,6 +145,32 @@ def test_masked_arguments_that_are_left_alone_stay(editor):
     assert response.status_code == 302, response.context["adminform"].form.errors
     row.refresh_from_db()
     assert row.kwargs == {"user": "bob", "password": "tops3cret"}
+
+
+def test_secrets_within_arguments_are_masked_and_stay(editor):
+    kwargs = {"user": "ann", "password": "", "hosts": [{"name": "a", "api_key": "tops3cret"}]}
+    row = make(task_path=log_in.module_path, args=[], kwargs=kwargs)
+    content = text(editor.get(page("schedule", row.pk)))
+    assert "tops3cret" not in content
+    masked = {
+        "user": "bob",
+        "password": "••••••••",
+        "hosts": [{"name": "b", "api_key": "••••••••"}, {"name": "c", "api_key": "new"}],
+    }
+    data = {**GOOD, "task_path": log_in.module_path, "args": "[]", "kwargs": json.dumps(masked)}
+    response = editor.post(page("schedule", row.pk), data)
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    row.refresh_from_db()
+    assert row.kwargs == {
+        "user": "bob",
+        "password": "",
+        "hosts": [{"name": "b", "api_key": "tops3cret"}, {"name": "c", "api_key": "new"}],
+    }
+
+
+def test_arguments_of_an_unknown_task_are_masked_in_the_form(editor):
+    row = make(task_path="tests.tasks.gone", args=["tops3cret"], kwargs={"hint": "tops3cret"})
+    assert "tops3cret" not in text(editor.get(page("schedule", row.pk)))
 
 
 # Pages

@@ -37,27 +37,52 @@ class Page:
         return " ".join(word for word in words if word)
 
 
+RUNNING = {"status": "RUNNING", "worker_id": "web-1"}
 PAGES = [
+    Page("dashboard_changelist", own=True),
+    Page("dashboard_changelist", query="?h=168", own=True),
     Page("queuedtask_changelist"),
     Page("queuedtask_changelist", query="?status=READY"),
-    Page("queuedtask_change", {"status": "READY"}),
-    Page("queuedtask_change", {"status": "RUNNING", "worker_id": "web-1"}),
-    Page("queuedtask_change", {"status": "SCHEDULED", "failures__gt": 0}),
-    Page("queuedtask_change", {"status": "WAITING"}),
+    Page("queuedtask_change", {"status": "READY"}, own=True),
+    Page("queuedtask_change", RUNNING, own=True),
+    Page("queuedtask_change", {"status": "SCHEDULED", "failures__gt": 0}, own=True),
+    Page("queuedtask_change", {"status": "WAITING"}, own=True),
+    Page("queuedtask_cancel", RUNNING, own=True),
+    Page("queuedtask_force", RUNNING, own=True),
+    Page("queuedtask_copy", {"status": "READY"}, own=True),
     Page("queuedtask_history", {"status": "READY"}),
     Page("finishedtask_changelist"),
     Page("finishedtask_changelist", query="?q=nothing+such"),
-    Page("finishedtask_change", {"status": "SUCCESSFUL", "task_path__endswith": "import_feed"}),
-    Page("finishedtask_change", {"status": "FAILED", "task_path__endswith": "import_feed"}),
-    Page("finishedtask_change", {"status": "CANCELLED"}),
+    Page(
+        "finishedtask_change",
+        {"status": "SUCCESSFUL", "task_path__endswith": "import_feed"},
+        own=True,
+    ),
+    Page(
+        "finishedtask_change", {"status": "FAILED", "task_path__endswith": "import_feed"}, own=True
+    ),
+    Page("finishedtask_change", {"status": "CANCELLED"}, own=True),
+    Page("finishedtask_copy", {"status": "FAILED"}, own=True),
     Page("finishedtask_delete", {"status": "FAILED"}),
     Page("finishedtask_history", {"status": "FAILED"}),
+    Page("failuregroup_changelist"),
+    Page("failuregroup_change", {"task_path__endswith": "import_feed"}, own=True),
+    Page("failuregroup_history", {"task_path__endswith": "import_feed"}),
+    Page("finishedtask_bulk", query="?status=FAILED", own=True),
+    Page("queuedtask_bulk", query="?queue=default", own=True),
+    Page("bulkoperation_changelist"),
+    Page("bulkoperation_change", {"state": "RUNNING"}, own=True),
+    Page("bulkoperation_change", {"state": "DONE"}, own=True),
+    Page("bulkoperation_history", {"state": "DONE"}),
     Page("queue_changelist"),
-    Page("queue_change", {"name": "default"}),
-    Page("queue_change", {"name": "emails"}),
+    Page("queue_change", {"name": "default"}, own=True),
+    Page("queue_change", {"name": "emails"}, own=True),
+    Page("queue_pause", {"name": "default"}, own=True),
     Page("queue_history", {"name": "emails"}),
     Page("worker_changelist"),
-    Page("worker_change", {"name": "web-1"}),
+    Page("worker_change", {"name": "web-1"}, own=True),
+    Page("worker_change", {"name": "batch-1"}, own=True),
+    Page("worker_stop", {"name": "web-1"}, own=True),
     Page("worker_history", {"name": "web-1"}),
     Page("schedule_changelist"),
     Page("schedule_add"),
@@ -71,7 +96,7 @@ PAGES = [
     Page("workflow_history", {"status": "FAILED"}),
 ]
 #: Addresses that answer something else than a page.
-OTHERS = {"schedule_preview"}
+OTHERS = {"schedule_preview", "queuedtask_text", "finishedtask_text"}
 
 
 def missing(client):

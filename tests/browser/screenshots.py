@@ -18,8 +18,6 @@ from . import chromium
 from .themes import THEMES, is_installed, site_with
 
 DESK, TELEPHONE = 1400, 390
-#: Without a dark look of its own.
-LIGHT_ONLY = {"grappelli"}
 
 
 def take(theme, directory, parts):
@@ -34,7 +32,7 @@ def take(theme, directory, parts):
 
         browser = chromium.launch(playwright)
         with listening() as site:
-            for color in ("light", "dark")[: 1 if theme in LIGHT_ONLY else 2]:
+            for color in ("light", "dark"):
                 context = browser.new_context(color_scheme=color, reduced_motion="reduce")
                 context.add_cookies([site.cookie(ann)])
                 tab = Tab(context, site)

@@ -13,6 +13,9 @@ from .site import PHONE, WIDTH
 #: Colours as the eyes of the user want them, both on the same page.
 COLORS = ("light", "dark")
 
+#: The admin's own fields for dates have no labels before Django 6.
+OLD_DATES = re.compile("vDateField|vTimeField" if django.VERSION < (6, 0) else "(?!)")
+
 pytestmark = pytest.mark.django_db
 every_page = pytest.mark.parametrize("page", PAGES, ids=str)
 #: From 6.1 on the stock pages have nonces, too, and pass them on to what is ours.
@@ -39,6 +42,7 @@ def assert_accessible(axe, tab, what):
         f"{violation['id']}: {node['html'][:300]} — {node['failureSummary'][:400]}"
         for violation in results.response["violations"]
         for node in violation["nodes"]
+        if not OLD_DATES.search(node["html"])
     ]
     assert found == [], f"{what}: {len(found)} findings of axe"
 

@@ -37,6 +37,8 @@ def fill(tab, fields):
         box = tab.page.locator("#content").get_by_label(re.compile(label)).first
         if box.evaluate("element => element.tagName") == "SELECT":
             box.select_option(value)
+        elif box.get_attribute("type") == "radio":
+            box.check()
         else:
             box.fill(value)
 
@@ -96,9 +98,9 @@ def test_an_action_is_done_by_click(action, scripts, contexts):
     tab.open(action.url(row))
     tab.page.locator(f'input.action-select[value="{row.pk}"]').check()
     tab.page.locator('select[name="action"]').first.select_option(action.name)
-    fill(tab, action.fill)
     with tab.page.expect_navigation():
         tab.page.locator("#changelist-form [name=index]").first.click()
+    fill(tab, action.fill)
     for name in action.press:
         press(tab, name)
     assert_done(tab, action, row)
