@@ -6,8 +6,10 @@ The page of a task and `bgtasks explain-task` both ask here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
@@ -33,7 +35,22 @@ LATE = 10.0
 COUNTED, NAMED = 1000, 3
 
 
-def explain(row: TaskRecord, *, now: datetime | None = None, with_keys: bool = True) -> str:
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a caller knows of a task's workflow already: its name, and how many come before."""
+
+    workflow: str
+    barrier: UUID
+    count: int
+
+
+def explain(
+    row: TaskRecord,
+    *,
+    now: datetime | None = None,
+    with_keys: bool = True,
+    ahead: Ahead | None = None,
+) -> str:
     """
     Return why a task is in the state that it is in, in the active language.
 
@@ -49,7 +66,7 @@ def explain(row: TaskRecord, *, now: datetime | None = None, with_keys: bool = T
     if row.status == LiveStatus.SCHEDULED:
         return _scheduled(row, alias, moment)
     if row.status == LiveStatus.WAITING:
-        return _waiting(row, alias, moment, with_keys)
+        return _waiting(row, alias, moment, with_keys, ahead)
     return _ready(row, alias, moment)
 
 
@@ -96,23 +113,31 @@ def _scheduled(row: QueuedTask, alias: str, now: datetime) -> str:
     return f"{text} {row.reason}" if row.reason else text
 
 
-def _waiting(row: QueuedTask, alias: str, now: datetime, with_keys: bool) -> str:
+def _waiting(
+    row: QueuedTask, alias: str, now: datetime, with_keys: bool, ahead: Ahead | None
+) -> str:
     wait = LimitWait.objects.using(alias).filter(pk=row.pk).first()
     if wait is not None:
         return _at_a_limit(row, wait, alias, now, with_keys)
-    node = Node.objects.using(alias).filter(pk=row.pk).first()
-    barrier = None
-    if node is not None and node.barrier_id is not None:
-        barrier = Barrier.objects.using(alias).filter(pk=node.barrier_id).first()
-    if node is None or barrier is None:
+    if ahead is not None:
+        barrier = Barrier.objects.using(alias).filter(pk=ahead.barrier).first()
+        name, count = ahead.workflow, ahead.count
+    else:
+        node = Node.objects.using(alias).filter(pk=row.pk).first()
+        barrier = None
+        if node is not None and node.barrier_id is not None:
+            barrier = Barrier.objects.using(alias).filter(pk=node.barrier_id).first()
+        if node is not None and barrier is not None:
+            workflow = Workflow.objects.using(alias).filter(pk=node.workflow_id).first()
+            name = workflow.name if workflow else "?"
+            count = dependencies.missing(alias, barrier)
+    if barrier is None:
         return _("It waits, and nothing says for what: a worker looks into it soon.")
-    workflow = Workflow.objects.using(alias).filter(pk=node.workflow_id).first()
-    count = dependencies.missing(alias, barrier)
     text = ngettext(
         "It waits for %(count)s that comes before it in the workflow %(name)s.",
         "It waits for %(count)s that come before it in the workflow %(name)s.",
         count,
-    ) % {"count": number_format(count), "name": workflow.name if workflow else "?"}
+    ) % {"count": number_format(count), "name": name}
     if barrier.failed and barrier.cause:
         then = _("Then it is skipped: %(cause)s.") % {"cause": barrier.cause}
         return f"{text} {then}"

@@ -95,8 +95,7 @@ class DashboardAdmin(PageAdmin):
         snapshot = take_snapshot(self.alias)
         now = snapshot.now
         series = read_series(self.alias, window, now=now)
-        day = series if window.hours == 24 else read_series(self.alias, WINDOWS[24], now=now)
-        has_run = bool(series.ended or day.ended or snapshot.holds_tasks)
+        has_run = bool(series.ended or snapshot.day.count or snapshot.holds_tasks)
         if not has_run:
             has_run = FinishedTask.objects.using(self.alias).exists()
         links = Links(self, request)
@@ -106,7 +105,7 @@ class DashboardAdmin(PageAdmin):
             "health": health_in_words(health, links),
             "windows": [(w, _window_name(w.hours), w == window) for w in WINDOWS.values()],
             "window_name": _window_name(window.hours),
-            "tiles": _tiles(snapshot, series, day, links),
+            "tiles": _tiles(snapshot, series, links),
             "throughput": throughput(series) if series.ended else "",
             "waiting": waiting(series) if series.ended else "",
             "causes": self._causes(links, now),
@@ -234,9 +233,10 @@ def _finding(finding: Finding, links: Links) -> SafeString:
 # Regions
 
 
-def _tiles(snapshot: Snapshot, series: Series, day: Series, links: Links) -> list[Tile]:
+def _tiles(snapshot: Snapshot, series: Series, links: Links) -> list[Tile]:
     now = snapshot.now
     slots = snapshot.slots
+    day = snapshot.day
     share = day.failure_share
     minutes = series.window.hours * 60
     rate = series.ended / minutes
@@ -275,7 +275,7 @@ def _tiles(snapshot: Snapshot, series: Series, day: Series, links: Links) -> lis
             _("%(share)s%% of %(count)s")
             % {
                 "share": number_format(round(100 * share, 1), 1),
-                "count": number_format(day.ended, force_grouping=True),
+                "count": number_format(day.count, force_grouping=True),
             }
             if share is not None
             else "",

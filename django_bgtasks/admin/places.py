@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from ..explaining import Ahead
 from ..models.record import TaskRecord
 from ..models.workflow import Node, Workflow
 from ..states import FinalStatus
@@ -19,6 +20,14 @@ class Place:
     workflow: Workflow
     name: str
     description: Description | None
+
+    def known(self, task_id: UUID) -> Ahead | None:
+        """Return what explain() needs of it, None if that isn't known."""
+        count = self.ahead(task_id)
+        if count is None or self.description is None:
+            return None
+        barrier = next((m.barrier for m in self.description.members if m.id == task_id), None)
+        return None if barrier is None else Ahead(self.workflow.name, barrier, count)
 
     def ahead(self, task_id: UUID) -> int | None:
         """Return how many tasks are waited for, None if that isn't known."""

@@ -210,7 +210,10 @@ class TaskPage:
         lost = row.status == LiveStatus.RUNNING and row.lease_until and row.lease_until < self._now
         if row.status not in WAITS and not lost:
             return ""
-        return visible(explain(row, now=self._now, with_keys=self._may_see))
+        known = None
+        if row.status == LiveStatus.WAITING and self._place is not None:
+            known = self._place.known(row.pk)
+        return visible(explain(row, now=self._now, with_keys=self._may_see, ahead=known))
 
     # The sections
 

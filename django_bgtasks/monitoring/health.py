@@ -7,6 +7,7 @@ same findings.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,17 +19,17 @@ from django.utils.translation import ngettext
 from ..db import operations_for
 from ..models import Duty, FinishedTask
 from ..schedules.watching import problems
-from ..statistics.reading import read_ended
 from ..workers import clock_differs
 from .snapshot import Counted, Snapshot, take_snapshot
 
-#: Failures that are too many: this share of what ended in this time, and so many at least.
+#: Failures that are too many: this share of what ended of late, and so many at least.
 FAILURE_SHARE = 0.1
-FAILURE_SECONDS = 15 * 60.0
 FEWEST_FAILURES = 20
 #: Finished tasks from which on it matters that they are pruned, and how often.
 MANY_RESULTS = 1_000_000
 PRUNE_WITHIN = timedelta(days=7)
+#: Seconds for which an estimate of their number is good enough.
+ESTIMATE_SECONDS = 300.0
 #: Findings that one sentence holds.
 MOST = 3
 
@@ -189,7 +190,7 @@ def _paused_queues(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _many_failures(snapshot: Snapshot) -> Iterator[Finding]:
-    ended, failed = read_ended(snapshot.alias, FAILURE_SECONDS, now=snapshot.now)
+    ended, failed = snapshot.lately.count, snapshot.lately.failed
     if failed >= FEWEST_FAILURES and failed > FAILURE_SHARE * ended:
         yield Finding(
             "failures",
@@ -247,7 +248,7 @@ def _clocks(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _unpruned(snapshot: Snapshot) -> Iterator[Finding]:
-    about = operations_for(snapshot.alias).estimate(FinishedTask)
+    about = _about_results(snapshot.alias)
     if about <= MANY_RESULTS:
         return
     pruned = Duty.objects.using(snapshot.alias).filter(name="prune").first()
@@ -261,6 +262,18 @@ def _unpruned(snapshot: Snapshot) -> Iterator[Finding]:
             ),
             {"count": Noun(f"{about:,}", "results")},
         )
+
+
+def _about_results(alias: str) -> int:
+    """Return the estimate, at most some minutes old: a page asks every few seconds."""
+    known, now = _estimates.get(alias), time.monotonic()
+    if known is None or known[0] < now:
+        known = (now + ESTIMATE_SECONDS, operations_for(alias).estimate(FinishedTask))
+        _estimates[alias] = known
+    return known[1]
+
+
+_estimates: dict[str, tuple[float, int]] = {}
 
 
 RULES: Sequence[Callable[[Snapshot], Iterator[Finding]]] = (

@@ -12,7 +12,11 @@ from django.utils.formats import number_format
 from .. import workers
 from ..db import operations_for
 from ..models import QueuedTask, Worker
+from ..statistics.reading import Ended, read_ended
 from .queues import MOST, QueueFigures, queue_figures
+
+#: Seconds for which failures count as of late.
+LATELY = 15 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,9 @@ class Snapshot:
     retrying: Counted
     next_due: datetime | None
     next_retry: datetime | None
+    #: What ended in the last quarter of an hour, and in the last day.
+    lately: Ended
+    day: Ended
 
     @property
     def ready(self) -> Counted:
@@ -98,6 +105,7 @@ def take_snapshot(alias: str) -> Snapshot:
         next_retry=Min("due_at", filter=retry),
         next_due=Min("due_at"),
     )
+    lately, day = read_ended(alias, [LATELY, 86_400.0], now=now)
     return Snapshot(
         alias=alias,
         now=now,
@@ -106,5 +114,7 @@ def take_snapshot(alias: str) -> Snapshot:
         lost_workers=[w for w in known if workers.condition_of(w, now) == workers.Condition.LOST],
         retrying=Counted(min(times["retrying"], MOST), times["retrying"] > MOST),
         next_due=times["next_due"],
+        lately=lately,
+        day=day,
         next_retry=times["next_retry"],
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Sum
+from django.db.models import F, Max, Q, Sum
 
 from ..models.bucket import BINS, RUN_BINS, WAIT_BINS, Bucket
 from .histograms import percentile
@@ -77,11 +77,6 @@ class Series:
     def failed(self) -> int:
         return sum(i.failed for i in self.intervals)
 
-    @property
-    def failure_share(self) -> float | None:
-        """Return the share of ended tasks that failed, None if none ended."""
-        return self.failed / self.ended if self.ended else None
-
     def wait(self, share: float) -> float | None:
         """Return the seconds that a share of first attempts waited at most."""
         return percentile(_summed(i.wait for i in self.intervals), share)
@@ -149,13 +144,31 @@ def read_tasks(alias: str, window: Window, *, now: datetime, limit: int = 10) ->
     return found
 
 
-def read_ended(alias: str, seconds: float, *, now: datetime) -> tuple[int, int]:
-    """Return how many tasks ended, and how many of them failed, in so many seconds."""
-    row = _since(alias, now - timedelta(seconds=seconds)).aggregate(
-        successful=Sum("successful"), failed=Sum("failed"), cancelled=Sum("cancelled")
-    )
-    counts = {name: value or 0 for name, value in row.items()}
-    return sum(counts.values()), counts["failed"]
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many tasks ended lately, and how many of them failed."""
+
+    count: int
+    failed: int
+
+    @property
+    def failure_share(self) -> float | None:
+        """Return the share of them that failed, None if none ended."""
+        return self.failed / self.count if self.count else None
+
+
+def read_ended(alias: str, spans: Sequence[float], *, now: datetime) -> list[Ended]:
+    """Return what ended within each of some spans of seconds up to now, in one query."""
+    sums: dict[str, Any] = {}
+    for number, seconds in enumerate(spans):
+        within = Q(start__gte=now - timedelta(seconds=seconds))
+        sums[f"count_{number}"] = Sum(F("successful") + F("failed") + F("cancelled"), filter=within)
+        sums[f"failed_{number}"] = Sum("failed", filter=within)
+    row = _since(alias, now - timedelta(seconds=max(spans))).aggregate(**sums)
+    return [
+        Ended(row[f"count_{number}"] or 0, row[f"failed_{number}"] or 0)
+        for number in range(len(spans))
+    ]
 
 
 def task_names(alias: str, *, now: datetime, limit: int = 200) -> list[str]:

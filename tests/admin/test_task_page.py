@@ -683,7 +683,7 @@ def test_the_page_of_a_member_of_a_workflow_costs_a_few_more(client_with):
     text(client.get(url))
     with CaptureQueriesContext(connection) as queries:
         text(client.get(url))
-    assert len(queries.captured_queries) <= 18, "\n".join(q["sql"] for q in queries)
+    assert len(queries.captured_queries) <= 14, "\n".join(q["sql"] for q in queries)
 
 
 def test_the_list_is_one_step_away(viewer):

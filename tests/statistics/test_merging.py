@@ -8,7 +8,7 @@ from django.db.models import Max, Sum
 from django_bgtasks.models import Bucket
 from django_bgtasks.statistics import merging
 from django_bgtasks.statistics.ledger import bucket, write_buckets
-from django_bgtasks.statistics.reading import WINDOWS, read_ended, read_series, read_tasks
+from django_bgtasks.statistics.reading import WINDOWS, Ended, read_ended, read_series, read_tasks
 from django_bgtasks.statistics.tally import FIGURES, RUN_LONGEST, Tally
 
 pytestmark = pytest.mark.django_db
@@ -130,4 +130,4 @@ def test_tasks_are_listed_by_the_time_they_took(django_assert_num_queries):
 
 def test_ended_and_failed_of_the_last_minutes():
     fill(30)
-    assert read_ended("default", 15 * 60, now=NOW) == (15 * 6, 0)
+    assert read_ended("default", [15 * 60, 3_600], now=NOW) == [Ended(15 * 6, 0), Ended(30 * 6, 0)]
