@@ -183,7 +183,6 @@ class TaskListAdmin(BulkPage):
         BeforeFilter,
         AllFilter,
     )
-    actions_selection_counter = False
     # Shows the search box; get_search_results() doesn't ask it.
     search_fields = ("pk",)
     #: The table to which rows move.

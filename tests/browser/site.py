@@ -118,7 +118,8 @@ class Tab:
               const root = document.documentElement, most = root.clientWidth;
               const wide = root.scrollWidth - most;
               if (wide <= 0) return null;
-              const guilty = [...document.querySelectorAll("body *")].filter((element) => {
+              const all = [...document.querySelectorAll("body *:not(.bgt-scroll *)")];
+              const guilty = all.filter((element) => {
                 const box = element.getBoundingClientRect();
                 return box.width && (box.right > most + 1 || box.left < -1);
               });

@@ -108,7 +108,7 @@ def test_who_is_signed_out_is_told_so(dashboard):
     Session.objects.all().delete()
     poll(dashboard)
     dashboard.page.wait_for_function(
-        "document.querySelector('[data-bgt-note]').textContent.includes('Signed out')"
+        "() => document.querySelector('[data-bgt-note]').textContent.includes('Signed out')"
     )
 
 
@@ -116,7 +116,7 @@ def test_what_fails_is_tried_again_and_said(dashboard):
     dashboard.page.route("**/dashboard/**", lambda route: route.fulfill(status=500))
     dashboard.page.evaluate(POLL)
     dashboard.page.wait_for_function(
-        "document.querySelector('[data-bgt-note]').textContent.includes('trying again')"
+        "() => document.querySelector('[data-bgt-note]').textContent.includes('trying again')"
     )
 
 
