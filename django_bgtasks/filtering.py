@@ -34,6 +34,8 @@ from .statistics.reading import task_names
 RETRYING = "RETRYING"
 #: Groups of failures, tasks and runs of a schedule that a word or a name may stand for.
 MOST = 1_000
+#: Characters of a filter.
+LONGEST = 1_000
 
 _SINCE = re.compile(r"(\d{1,6})\s*(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -194,7 +196,7 @@ def parse(text: str) -> TaskFilter:
     """Return the filter that somebody typed. Raise BadFilter."""
     found = TaskFilter()
     try:
-        words = shlex.split(text)
+        words = shlex.split(text[: LONGEST + 1])
     except ValueError:
         raise BadFilter(_("A quotation mark is missing.")) from None
     for word in words:
@@ -211,6 +213,17 @@ def parse(text: str) -> TaskFilter:
     return found
 
 
+def typed(given: Mapping[str, Any]) -> str:
+    """Return what as_dict() gave as it is typed into a search box, "" for what never was typed."""
+    words = [
+        str(value) if name == "word" else f"{name}:{value}"
+        for name, value in given.items()
+        if value
+    ]
+    text = " ".join(map(shlex.quote, words))
+    return text if len(text) <= LONGEST and text.isprintable() else ""
+
+
 def with_qualifier(before: TaskFilter, name: str, value: str) -> TaskFilter:
     """Return a filter with one more qualifier. Raise BadFilter."""
     if name not in QUALIFIERS:
@@ -219,6 +232,11 @@ def with_qualifier(before: TaskFilter, name: str, value: str) -> TaskFilter:
             + suggestion(name, QUALIFIERS)
             + " "
             + _("There are: %(names)s.") % {"names": ", ".join(f"{n}:" for n in QUALIFIERS)}
+        )
+    if len(value) > LONGEST:
+        raise BadFilter(
+            _("What follows %(name)s: has more than %(count)d characters.")
+            % {"name": name, "count": LONGEST}
         )
     if not value:
         raise BadFilter(_("What follows %(name)s: is missing.") % {"name": name})

@@ -101,6 +101,18 @@ def paused(*, database: str | None = None) -> list[Queue]:
     ]
 
 
+def add_configured(database: str) -> None:
+    """
+    Add the rows of configured queues, so that people see them before a worker came.
+
+    After each migrate; a row says no more than no row: not paused.
+    """
+    names = dict.fromkeys(name for b in backends(database) for name in b.queue_order)
+    rows = Queue.objects.using(database)
+    missing = [Queue(name=n) for n in names if not rows.filter(pk=n).exists()]
+    rows.bulk_create(missing, ignore_conflicts=True)
+
+
 def backends(database: str | None = None) -> list[DatabaseBackend]:
     """Return our backends in TASKS, of all databases or of one."""
     return [

@@ -13,11 +13,15 @@ from django.utils.translation import gettext as _
 from ..models.record import TaskRecord
 from . import tracebacks
 from .badges import BAD, OK, RUN, badge
-from .display import duration, moment, visible
+from .display import cut, duration, moment, visible
 from .timeline import attempts_of
 
 #: Lines of a log that a page shows, the last ones, and characters of the line of an exception.
 LINES, LINE = 200, 200
+#: Characters of a log or a traceback that a page shows.
+BLOCK = 100_000
+#: Attempts that a page shows, the last ones.
+ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class ShownAttempt:
 def end_of(text: str) -> Log:
     """Return the last lines of a log."""
     lines = text.splitlines()
-    return Log(visible("\n".join(lines[-LINES:])), max(0, len(lines) - LINES))
+    return Log(cut("\n".join(lines[-LINES:]), most=BLOCK), max(0, len(lines) - LINES))
 
 
 def log_of(error: dict[str, Any]) -> str:
@@ -70,11 +74,11 @@ def log_of(error: dict[str, Any]) -> str:
 
 
 def shown_attempts(row: TaskRecord, now: datetime, *, may_see: bool) -> list[ShownAttempt]:
-    """Return the attempts, newest first; the last that went wrong is open."""
+    """Return the last attempts, newest first; the last that went wrong is open."""
     words = {OK: _("Successful"), BAD: _("Failed"), RUN: _("Running")}
     found = []
     is_open = may_see
-    for place, attempt in reversed(list(enumerate(attempts_of(row, now), 1))):
+    for place, attempt in reversed(list(enumerate(attempts_of(row, now), 1))[-ATTEMPTS:]):
         error = attempt.error or {}
         text = error.get("traceback")
         read = tracebacks.read(text if isinstance(text, str) and may_see else "")
@@ -93,8 +97,8 @@ def shown_attempts(row: TaskRecord, now: datetime, *, may_see: bool) -> list[Sho
                 began=moment(attempt.begin, now) if attempt.begin is not None else "",
                 exception=exception,
                 headline=_headline(read.message, exception),
-                own=visible(read.own),
-                whole=visible(read.text) if read.own != read.text else "",
+                own=cut(read.own, most=BLOCK),
+                whole=cut(read.text, most=BLOCK) if read.own != read.text else "",
                 frames=read.frames,
                 log=end_of(log) if log else None,
                 is_open=is_open and bool(error),

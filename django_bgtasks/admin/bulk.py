@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -21,15 +20,19 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import workers
 from ..bulk.asking import OPEN, abort
 from ..bulk.verbs import in_words
+from ..filtering import typed
 from ..models.bulk import BulkOperation, BulkState, BulkVerb
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from . import charts
 from .badges import BAD, IDLE, OK, OUTLINE, RUN, WARN, badge
 from .base import clock_of
-from .display import duration, moment, short_moment, visible
+from .display import cut, duration, moment, short_moment, visible
 from .filters import ColumnFilter
 from .pages import PageAdmin
+
+#: Reasons why tasks were skipped that a page shows.
+REASONS = 50
 
 _COLORS: dict[str, str] = {
     BulkState.WAITING: IDLE,
@@ -156,21 +159,21 @@ class BulkOperationAdmin(PageAdmin):
             may_abort = is_open and self.may(request, "change_bulkoperation")
             return {
                 "operation": operation,
-                "page_name": visible(operation.name or operation.get_verb_display()),
+                "page_name": cut(operation.name or operation.get_verb_display()),
                 "verb": operation.get_verb_display(),
                 "state": badge(_COLORS[operation.state], operation.get_state_display()),
                 "is_open": is_open,
                 "has_no_worker": is_open and not workers.live(self.alias),
                 "abort_address": self.address("abort", quote(operation.pk)) if may_abort else "",
-                "words": visible(operation.words),
+                "words": cut(operation.words),
                 "filter_address": self._filter_address(request, operation),
                 "skipped": [
-                    visible(in_words(reason, count))
-                    for reason, count in sorted(operation.skipped.items())
+                    cut(in_words(reason, count))
+                    for reason, count in sorted(operation.skipped.items())[:REASONS]
                 ],
-                "error": visible(operation.error),
-                "asked_by": visible(operation.asked_by) or "-",
-                "abort_by": visible(operation.abort_by),
+                "error": cut(operation.error),
+                "asked_by": cut(operation.asked_by) or "-",
+                "abort_by": cut(operation.abort_by),
                 "asked": moment(operation.asked_at, now),
                 "started": moment(operation.started_at, now),
                 "ended": moment(operation.finished_at, now),
@@ -194,14 +197,8 @@ class BulkOperationAdmin(PageAdmin):
         if not self.may(request, f"view_{model._meta.model_name}"):
             return ""
         address = self.address("changelist", model=model)
-        return address and f"{address}?{urlencode({SEARCH_VAR: _as_typed(operation.filter)})}"
-
-
-def _as_typed(given: Any) -> str:
-    """Return a stored filter as it is typed into the search box."""
-    stored = given if isinstance(given, dict) else {}
-    words = (value if name == "word" else f"{name}:{value}" for name, value in stored.items())
-    return " ".join(map(shlex.quote, words))
+        text = typed(operation.filter if isinstance(operation.filter, dict) else {})
+        return f"{address}?{urlencode({SEARCH_VAR: text})}" if address and text else address
 
 
 def _seconds(operation: BulkOperation, now: datetime) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import path
@@ -17,7 +18,7 @@ from ..bulk.asking import FASTEST, SLOWEST, begin
 from ..bulk.estimating import Estimate, estimate
 from ..bulk.selection import PLACES, Selection
 from ..bulk.verbs import VERBS, Verb, in_words
-from ..filtering import BadFilter
+from ..filtering import BadFilter, typed
 from ..models.bulk import BulkOperation
 from ..models.finished import FinishedTask
 from .display import visible
@@ -133,9 +134,14 @@ class BulkPage(PageAdmin):
                 "slowest": SLOWEST,
                 "fastest": FASTEST,
                 "list_name": self.opts.verbose_name_plural,
-                "back": f"{self.address('changelist')}?{urlencode(query)}",
+                "back": self._back(selection),
             },
         )
+
+    def _back(self, selection: Selection) -> str:
+        text = typed(selection.filter.as_dict())
+        query = f"?{urlencode({SEARCH_VAR: text})}" if text else ""
+        return f"{self.address('changelist')}{query}"
 
     def _refused(self, request: HttpRequest, error: BadFilter) -> HttpResponse:
         return self.page(

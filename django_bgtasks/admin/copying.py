@@ -20,6 +20,8 @@ from ..models.record import TaskRecord
 from . import payload
 from .display import visible
 
+#: Characters of the arguments that a form can hold.
+LARGEST = 200_000
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -44,6 +46,8 @@ class Original:
             args, kwargs = payload.opened_arguments(row)
         except Exception:
             raise NoCopy(payload.sealed()) from None
+        if len(str(args)) + len(str(kwargs)) > LARGEST:
+            raise NoCopy(_("Its arguments are too large to be edited here."))
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise NoCopy(_("Its arguments are of no shape that can be passed."))
         parameters = list(inspect.signature(self.task.func).parameters.values())

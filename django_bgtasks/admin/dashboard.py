@@ -40,6 +40,8 @@ from .pages import PageAdmin
 
 #: Schedules that are due next.
 UPCOMING = 5
+#: Queues of a worker that are named.
+SHOWN_QUEUES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +409,7 @@ def _workers(snapshot: Snapshot, links: Links) -> list[dict[str, Any]]:
                 "pid": worker.pid,
                 "host": visible(worker.hostname),
                 "address": links.to(Worker, "change", worker.pk),
-                "queues": visible(", ".join(map(str, worker.queues))) or _("all"),
+                "queues": _listed(worker.queues) or _("all"),
                 "busy": charts.meter(
                     worker.running,
                     worker.slots,
@@ -452,6 +454,12 @@ def _tasks(sums: Sequence[TaskSums], links: Links) -> list[dict[str, Any]]:
 
 
 # Words
+
+
+def _listed(names: Sequence[Any]) -> str:
+    """Return names in a row, the first ones of many."""
+    shown = visible(", ".join(str(name)[:100] for name in names[:SHOWN_QUEUES]))
+    return f"{shown}, …" if len(names) > SHOWN_QUEUES else shown
 
 
 def _rate(number: float) -> Any:

@@ -12,7 +12,21 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from ..untrusted import visible
+from .. import untrusted
+
+#: Characters of one untrusted text that a page has room for, unless it is a block.
+ROOM = 10_000
+
+
+def visible(text: Any) -> str:
+    """Return untrusted text with what can't be seen as \\uXXXX, at most ROOM characters of it."""
+    return cut(str(text), most=ROOM)
+
+
+def cut(text: str, *, most: int = 2_000) -> str:
+    """Return untrusted text as far as a page has room for it; not escaped for HTML."""
+    shown = untrusted.visible(text[: most + 1])
+    return shown if len(text) <= most else f"{shown[:most]}…"
 
 
 def _unbroken(text: str) -> str:
@@ -99,7 +113,7 @@ def block(text: Any) -> SafeString:
     """Return untrusted text as it stands, its long lines wrapped."""
     # The attribute is an old one that browsers keep: a style would be refused by a strict
     # Content-Security-Policy, and on a telephone half of each line of a log is hidden.
-    return format_html("<pre wrap>{}</pre>", visible(text))
+    return format_html("<pre wrap>{}</pre>", untrusted.visible(text))
 
 
 def preformatted(text: str, *, fold_at: int = 4096, cut_at: int = 100_000) -> SafeString:
@@ -113,8 +127,8 @@ def preformatted(text: str, *, fold_at: int = 4096, cut_at: int = 100_000) -> Sa
         return shown
     size = _("%(number)s characters") % {"number": number_format(len(text))}
     if len(text) > cut_at:
-        cut = _("The first %(number)s are shown.") % {"number": number_format(cut_at)}
-        shown = format_html("{}<div>{}</div>", shown, cut)
+        note = _("The first %(number)s are shown.") % {"number": number_format(cut_at)}
+        shown = format_html("{}<div>{}</div>", shown, note)
     return format_html("<details><summary>{}</summary>{}</details>", size, shown)
 
 

@@ -33,7 +33,7 @@ from . import charts
 from .badges import BAD, IDLE, OK, WARN, badge
 from .base import BoundedChangeList, clock_of
 from .bulk_page import may_act
-from .display import moment, short_moment, visible
+from .display import cut, moment, short_moment, visible
 from .pages import PageAdmin
 
 #: Tasks that tell which queues and workers are affected, and those that are listed.
@@ -42,6 +42,8 @@ LATEST, LISTED = 100, 10
 DAYS, STEP = 7, 6
 #: Causes whose tasks the filter offers.
 CHOICES = 500
+#: Characters of a traceback that the page shows.
+TRACEBACK = 100_000
 #: Seconds of a mute by what the button says.
 MUTES = {"day": 86_400, "week": 604_800}
 
@@ -283,7 +285,7 @@ class FailureGroupAdmin(PageAdmin):
                 },
                 "exception": visible(group.exception_class),
                 "task": visible(group.task_path),
-                "message": visible(group.message),
+                "message": cut(group.message),
                 "state": badge(_COLORS[state], state.label),
                 "is_open": state == FailureState.OPEN,
                 "is_muted": state == FailureState.MUTED,
@@ -296,7 +298,7 @@ class FailureGroupAdmin(PageAdmin):
                 "first": moment(group.first_seen, now),
                 "last": moment(group.last_seen, now),
                 "may_see": self.may(request, "view_payload"),
-                "traceback": visible(group.traceback),
+                "traceback": cut(group.traceback, most=TRACEBACK),
                 "may_change": self.may_change(request),
                 "addresses": self._addresses(request, group),
                 **self._chart(group, now),

@@ -11,7 +11,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import path
 from django.utils.formats import number_format
@@ -28,7 +27,6 @@ from ..monitoring.queues import QueueFigures, queue_figures
 from ..states import LiveStatus
 from .base import BoundedChangeList
 from .display import duration, relative, visible
-from .filters import configured_queues
 from .meters import meter
 from .pages import PageAdmin
 from .policies import limit_in_words
@@ -84,29 +82,6 @@ class QueueAdmin(PageAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:
         return QueueChangeList
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        if request.method == "GET" and self.has_view_permission(request):
-            self._add_configured()
-        return super().changelist_view(request, extra_context)
-
-    def _add_configured(self) -> None:
-        """
-        Add the rows of configured queues, so that they can be paused before a worker came.
-
-        A row says no more than no row: not paused.
-        """
-        names = configured_queues()
-        rows = Queue.objects.using(self.alias)
-        missing = set(names) - set(rows.filter(pk__in=names).values_list("pk", flat=True))
-        if missing:
-            try:
-                with transaction.atomic(using=self.alias):
-                    rows.bulk_create(
-                        [Queue(name=n) for n in names if n in missing], ignore_conflicts=True
-                    )
-            except DatabaseError:
-                pass  # A database that can only be read: the list shows what there is.
 
     # Verbs
 

@@ -19,6 +19,7 @@ from django.urls import path
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .. import untrusted
 from ..models.finished import FinishedTask
 from ..models.queued import QueuedTask
 from . import payload
@@ -102,7 +103,7 @@ class TaskRecordAdmin(TaskFacts, TaskListAdmin):
         if text is None:
             raise Http404
         headers = {"X-Content-Type-Options": "nosniff"}
-        return HttpResponse(visible(text), "text/plain; charset=utf-8", headers=headers)
+        return HttpResponse(untrusted.visible(text), "text/plain; charset=utf-8", headers=headers)
 
     # A copy
 

@@ -31,7 +31,7 @@ from ..models.worker import Worker, WorkerState
 from ..schedules import by_hand, watching
 from ..schedules.turn import has_the_key
 from ..schedules.words import describe
-from . import payload
+from . import copying, payload
 from .base import BaseAdmin, backends, clock_of
 from .display import block, lines, moment, short_moment, visible
 from .filters import ColumnFilter, QueueFilter
@@ -91,7 +91,13 @@ class ScheduleAdmin(BaseAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         # What the code says is changed in the code.
         return self.has_switch_permission(request) and (
-            obj is None or (obj.source == Source.ADMIN and self.has_payload_permission(request))
+            obj is None
+            or (
+                obj.source == Source.ADMIN
+                and self.has_payload_permission(request)
+                # A form would have to hold them.
+                and len(str(obj.args)) + len(str(obj.kwargs)) <= copying.LARGEST
+            )
         )
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

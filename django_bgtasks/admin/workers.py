@@ -39,6 +39,8 @@ COLORS: dict[Condition, str] = {
 }
 #: Tasks of a worker that are listed.
 MOST_TASKS = 200
+#: Queues that a page links to, and characters that a name of one has.
+MOST_QUEUES, LONGEST_QUEUE = 50, 100
 #: The columns of a task that are shown.
 _SHOWN = ("task_path", "queue_name", "status", "lease_until", "last_attempted_at", "attempt")
 
@@ -179,7 +181,7 @@ class WorkerAdmin(PageAdmin):
             return {
                 "workers": [self._in_short(row) for row in rows],
                 "running": sum(row.running for row in rows),
-                "alone": [visible(name) for name in alone],
+                "alone": [visible(name) for name in alone[:MOST_QUEUES]],
                 "hidden": list(hidden),
                 "back": back,
             }
@@ -292,13 +294,15 @@ class WorkerAdmin(PageAdmin):
         ]
 
     def _queues(self, request: HttpRequest, row: Worker) -> Any:
-        if not row.queues or not self.may(request, "view_queue"):
+        short = all(len(str(name)) <= LONGEST_QUEUE for name in row.queues[:MOST_QUEUES])
+        if not row.queues or not short or not self.may(request, "view_queue"):
             return self.served(row)
         links = (
             (self.address("change", quote(name), model=Queue), visible(name))
-            for name in map(str, row.queues)
+            for name in map(str, row.queues[:MOST_QUEUES])
         )
-        return format_html_join(", ", '<a href="{}">{}</a>', links)
+        shown = format_html_join(", ", '<a href="{}">{}</a>', links)
+        return format_html("{}, …", shown) if len(row.queues) > MOST_QUEUES else shown
 
     def _tasks(self, request: HttpRequest, row: Worker) -> list[dict[str, Any]]:
         """Return the tasks that workers of this name have taken, the longest first."""

@@ -14,6 +14,7 @@ from django_bgtasks.admin import FinishedTaskAdmin, base, lists
 from django_bgtasks.db import operations_for
 from django_bgtasks.ids import new_id
 from django_bgtasks.models import FinishedTask, Queue, QueuedTask, Worker
+from django_bgtasks.queues import add_configured
 from tests import factories
 from tests.tasks import add, nothing
 
@@ -127,12 +128,16 @@ def test_workers_are_shown_with_what_they_do(viewer):
 
 
 def test_configured_queues_are_listed_before_a_worker_came(viewer):
+    text(viewer.get(changelist("queue")))
+    assert not Queue.objects.exists()
+    add_configured("default")
     content = plain(text(viewer.get(changelist("queue"))))
     for name in ("default", "emails", "reports"):
         assert f"{name} Open" in content
+    Queue.objects.filter(pk="emails").update(paused_at=timezone.now())
+    add_configured("default")
     assert Queue.objects.count() == 3
-    text(viewer.get(changelist("queue")))
-    assert Queue.objects.count() == 3
+    assert Queue.objects.get(pk="emails").paused_at
 
 
 @pytest.mark.parametrize(

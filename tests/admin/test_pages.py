@@ -22,6 +22,7 @@ from django_bgtasks.admin.display import duration, relative, visible
 from django_bgtasks.admin.payload import HIDDEN
 from django_bgtasks.compat import task_backends
 from django_bgtasks.models import FinishedTask, Queue, QueuedTask, Step
+from django_bgtasks.queues import add_configured
 from django_bgtasks.states import LiveStatus
 from tests import factories
 from tests.tasks import add, nothing
@@ -409,7 +410,7 @@ def test_the_pages_show_the_database_of_the_tasks(operator, settings):
         assert str(row.pk) in text(operator.get(page("finishedtask", row.pk)))
         operator.post(page("finishedtask", row.pk, "delete"), {"post": "yes"})
         assert not FinishedTask.objects.using("other").exists()
-        operator.get(changelist("queue"))
+        add_configured("other")
         assert Queue.objects.using("other").count() == 3
         assert not Queue.objects.using("default").exists()
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django_bgtasks import limits, queues
 from django_bgtasks.models import LimitKey, Queue, QueuedTask
 from django_bgtasks.monitoring import queues as figures
+from django_bgtasks.queues import add_configured
 from tests import factories
 from tests.tasks import add
 
@@ -24,6 +25,12 @@ from .test_lists import worker
 pytestmark = pytest.mark.django_db
 
 POISON = "<script>alert(1)</script>\u202e"
+
+
+@pytest.fixture
+def migrated(db):
+    """Have the rows of the configured queues, as after a migrate."""
+    add_configured("default")
 
 
 def see(client, name="default"):
@@ -43,7 +50,7 @@ def manager(client_with):
 # The list
 
 
-def test_the_list_says_what_waits_since_when_what_runs_and_who_listens(viewer):
+def test_the_list_says_what_waits_since_when_what_runs_and_who_listens(migrated, viewer):
     worker(queues=["default"])
     worker(name="all", queues=[])
     for _ in range(5):
@@ -71,7 +78,7 @@ def test_a_count_that_was_given_up_on_has_a_plus(viewer, monkeypatch, default):
     assert ">3+</a>" in see(viewer)
 
 
-def test_the_state_is_what_asks_for_something_to_be_done(viewer):
+def test_the_state_is_what_asks_for_something_to_be_done(migrated, viewer):
     late = {"enqueued_at": timezone.now() - timedelta(hours=1)}
     for name in ("emails", "reports"):
         add.using(queue_name=name).enqueue(1, 2)
@@ -85,8 +92,7 @@ def test_the_state_is_what_asks_for_something_to_be_done(viewer):
     assert "emails Paused by ann just now : The provider moves." in content
 
 
-def test_queues_are_paused_with_a_reason_and_resumed(operator):
-    operator.get(changelist("queue"))
+def test_queues_are_paused_with_a_reason_and_resumed(migrated, operator):
     names = ["default", "emails"]
     data = {"action": "pause", "_selected_action": names}
     content = text(operator.post(changelist("queue"), data))

@@ -1,0 +1,11 @@
+import pytest
+from django.db.models.signals import post_migrate
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_rows_of_configured_queues():
+    """Tests begin with empty tables; add_configured() has tests of its own."""
+    from django.apps import apps
+
+    config = apps.get_app_config("bgtasks")
+    assert post_migrate.disconnect(sender=config, dispatch_uid="django_bgtasks.queues")
