@@ -220,7 +220,7 @@ class TaskListAdmin(BulkPage):
             if target:
                 return HttpResponseRedirect(target)
         context = {
-            "menu": self.menu(request),
+            "lists_tasks": True,
             "empty_text": self.empty_text,
             "bulk_address": self.bulk_address(request),
         }

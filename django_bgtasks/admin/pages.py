@@ -121,6 +121,11 @@ class PageAdmin(BaseAdmin):
             raise PermissionDenied
         return row
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        return super().changelist_view(
+            request, {"menu": self.menu(request), **(extra_context or {})}
+        )
+
     def menu(self, request: HttpRequest) -> list[Link]:
         """Return the pages that the user may see, in working order."""
         found = []

@@ -32,9 +32,10 @@ from ..schedules import by_hand, watching
 from ..schedules.turn import has_the_key
 from ..schedules.words import describe
 from . import copying, payload
-from .base import BaseAdmin, backends, clock_of
+from .base import backends, clock_of
 from .display import block, lines, moment, short_moment, visible
 from .filters import ColumnFilter, QueueFilter
+from .pages import PageAdmin
 from .schedule_form import ScheduleForm
 from .schedule_preview import PreviewForm, preview_data, preview_html
 from .schedule_runs import OutcomeFilter, runs_html, word_of
@@ -59,7 +60,7 @@ class SourceFilter(ColumnFilter):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(BaseAdmin):
+class ScheduleAdmin(PageAdmin):
     """
     Schedules. Those of code and settings are changed there; here they can be
     disabled and run.

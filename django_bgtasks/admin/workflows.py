@@ -23,9 +23,10 @@ from ..models.workflow import Workflow, WorkflowStatus
 from ..states import FinalStatus, LiveStatus
 from ..workflows.description import URGENT, Box, Description, Member
 from ..workflows.handle import handle_of
-from .base import BaseAdmin, clock_of
+from .base import clock_of
 from .display import duration, moment, short_moment, visible
 from .filters import StatusFilter
+from .pages import PageAdmin
 
 #: Tasks that a page lists, those to look at first.
 MOST = 100
@@ -33,14 +34,14 @@ STATES = {**dict(LiveStatus.choices), **dict(FinalStatus.choices)}
 
 
 @admin.register(Workflow)
-class WorkflowAdmin(BaseAdmin):
+class WorkflowAdmin(PageAdmin):
     """The list of workflows, and the page with the graph of one."""
 
     list_display = ("shown_name", "state", "size", "why", "enqueued_briefly", "took")
     list_filter = (StatusFilter,)
 
     class Media:
-        css: ClassVar = {"all": ["bgtasks/workflow.css"]}
+        css: ClassVar = {"all": ["bgtasks/bgtasks.css", "bgtasks/workflow.css"]}
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         facts: list[Any] = [("shown_name", "state"), "progress"]
