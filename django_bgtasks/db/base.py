@@ -29,7 +29,7 @@ from ..models.step import Step
 from ..models.unique import UniqueKey
 from ..models.workflow import Node
 from ..states import LiveStatus
-from .clock import DatabaseNow
+from .clock import DatabaseNow, told
 from .exchanges import (
     ChangeDetector,
     ClaimedTask,
@@ -114,20 +114,28 @@ class DatabaseOperations:
 
     def now(self) -> datetime:
         """Return the database's time."""
+        if (instead := told()) is not None:
+            return instead
         sql, _ = self._now_sql(None)
         with self.connection.cursor() as cursor:
-            cursor.execute(f"SELECT {sql}")
+            # An empty list: NOW is a template, in which a % stands twice.
+            cursor.execute(f"SELECT {sql}", [])
             now = self.time_from_db(cursor.fetchone()[0])
         assert now is not None
         return now
 
     def _now_sql(self, now: datetime | None) -> tuple[str, list[Any]]:
         """Return now as SQL with its parameters."""
-        raise NotImplementedError
+        now = told() if now is None else now
+        return (self.NOW, []) if now is None else (self.GIVEN, [self.time_to_db(now)])
+
+    #: The database's time, and one that is given.
+    NOW, GIVEN = "", "%s"
 
     @staticmethod
     def now_expression(now: datetime | None) -> Any:
         """Return now for the ORM."""
+        now = told() if now is None else now
         return DatabaseNow() if now is None else Value(now, output_field=DateTimeField())
 
     def _claimed(self, rows: Iterable[Sequence[Any]], request: ClaimRequest) -> list[ClaimedTask]:

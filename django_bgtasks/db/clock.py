@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 from django.db.models import DateTimeField, Func
+
+_instead: ContextVar[Callable[[], datetime] | None] = ContextVar("bgtasks_clock", default=None)
+
+
+@contextmanager
+def told_by(clock: Callable[[], datetime]) -> Iterator[None]:
+    """Have clock tell the database's time in this block: for tests, which travel through time."""
+    token = _instead.set(clock)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def told() -> datetime | None:
+    """Return the time that told_by()'s clock tells, None where the database's own does."""
+    clock = _instead.get()
+    return None if clock is None else clock()
 
 
 class DatabaseNow(Func):

@@ -35,6 +35,7 @@ _CONFLICTS = frozenset({1020, 1205, 1213, 3572})
 
 
 class MySQLOperations(DatabaseOperations):
+    NOW, GIVEN = "UTC_TIMESTAMP(6)", "CAST(%s AS DATETIME(6))"
     CLAIM_INDEX = " FORCE INDEX (bgtasks_claim)"
     # INSERT IGNORE would take a shared lock on the row that is there, and two that
     # want more of it then wait for each other; this takes an exclusive one.
@@ -48,11 +49,6 @@ class MySQLOperations(DatabaseOperations):
 
     def time_from_db(self, value: Any) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
-
-    def _now_sql(self, now: datetime | None) -> tuple[str, list[Any]]:
-        if now is None:
-            return "UTC_TIMESTAMP(6)", []
-        return "CAST(%s AS DATETIME(6))", [self.time_to_db(now)]
 
     def is_conflict(self, error: BaseException) -> bool:
         cause = error.__cause__ or error
@@ -236,22 +232,29 @@ class MySQLOperations(DatabaseOperations):
             statuses=statuses,
             insert=f"INSERT INTO {LIVE} ({', '.join(MOVING)}, status, {rank}) "
             f"SELECT {columns}, 'READY', -priority FROM {DONE}",
-            reason=reason,
+            values=[reason],
         )
 
     def withdraw(self, ids: Sequence[str], *, reason: str) -> list[str]:
         columns = ", ".join("%s" if name == "reason" else name for name in MOVING)
+        now, at = self._now_sql(None)
         return self._move(
             ids,
             source=LIVE,
             statuses=("SCHEDULED", "WAITING", "READY"),
             insert=f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at) "
-            f"SELECT {columns}, 'CANCELLED', UTC_TIMESTAMP(6) FROM {LIVE}",
-            reason=reason,
+            f"SELECT {columns}, 'CANCELLED', {now} FROM {LIVE}",
+            values=[reason, *at],
         )
 
     def _move(
-        self, ids: Sequence[str], *, source: str, statuses: Sequence[str], insert: str, reason: str
+        self,
+        ids: Sequence[str],
+        *,
+        source: str,
+        statuses: Sequence[str],
+        insert: str,
+        values: Sequence[Any],
     ) -> list[str]:
         if not ids:
             return []
@@ -267,7 +270,7 @@ class MySQLOperations(DatabaseOperations):
                 held = [str(row[0]) for row in cursor.fetchall()]
                 if held:
                     where = f"WHERE id IN ({self._marks(held)})"
-                    cursor.execute(f"{insert} {where}", [reason, *held])
+                    cursor.execute(f"{insert} {where}", [*values, *held])
                     cursor.execute(f"DELETE FROM {source} {where}", held)
             return [self.id_from_db(pk) for pk in held]
 

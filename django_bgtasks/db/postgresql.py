@@ -144,6 +144,7 @@ def _endings_json(endings: Iterable[Ending]) -> str:
 
 
 class PostgreSQLOperations(DatabaseOperations):
+    NOW, GIVEN = "statement_timestamp()", "%s::timestamptz"
     INSERT_MANY = (
         f"INSERT INTO {LIVE} ({', '.join(DatabaseOperations.INSERT_COLUMNS)}) "
         "SELECT t.i, %s, %s, %s, %s, %s, %s, %s, %s, %s, t.o, t.a, t.k "
@@ -158,9 +159,6 @@ class PostgreSQLOperations(DatabaseOperations):
 
     def quoted(self, name: str) -> str:
         return name
-
-    def _now_sql(self, now: datetime | None) -> tuple[str, list[Any]]:
-        return ("statement_timestamp()", []) if now is None else ("%s::timestamptz", [now])
 
     def insert(self, rows: Sequence[Sequence[Any]]) -> None:
         if len(rows) == 1:
@@ -358,13 +356,14 @@ class PostgreSQLOperations(DatabaseOperations):
 
     def withdraw(self, ids: Sequence[str], *, reason: str) -> list[str]:
         columns = ", ".join("%s" if name == "reason" else f"q.{name}" for name in MOVING)
+        now, at = self._now_sql(None)
         sql = f"""
             WITH q AS (
                 DELETE FROM {LIVE} WHERE id = ANY(%s::uuid[])
                 AND status IN ('SCHEDULED', 'WAITING', 'READY') RETURNING *)
             INSERT INTO {DONE} ({", ".join(MOVING)}, status, finished_at)
-            SELECT {columns}, 'CANCELLED', statement_timestamp() FROM q RETURNING id::text"""
-        return self._ids(sql, [list(ids), reason])
+            SELECT {columns}, 'CANCELLED', {now} FROM q RETURNING id::text"""
+        return self._ids(sql, [list(ids), reason, *at])
 
     def _ids(self, sql: str, params: Sequence[Any]) -> list[str]:
         with transaction.atomic(using=self.alias), self.connection.cursor() as cursor:

@@ -48,6 +48,8 @@ _ONE_QUEUE = (
 class SQLiteOperations(DatabaseOperations):
     default_lease = 60.0
     write_pause = (0.001, 0.004)
+    # Doubled: parameters are filled in by %.
+    NOW = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
 
     def time_to_db(self, value: datetime | None) -> Any:
         return None if value is None else str(value.astimezone(UTC).replace(tzinfo=None))
@@ -56,18 +58,6 @@ class SQLiteOperations(DatabaseOperations):
         if value is None or isinstance(value, datetime):
             return value and value.replace(tzinfo=UTC)
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
-
-    def _now_sql(self, now: datetime | None) -> tuple[str, list[Any]]:
-        if now is None:
-            return "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')", []
-        return "%s", [self.time_to_db(now)]
-
-    def now(self) -> datetime:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')")
-            now = self.time_from_db(cursor.fetchone()[0])
-        assert now is not None
-        return now
 
     @contextmanager
     def write(self) -> Iterator[None]:
@@ -156,8 +146,7 @@ class SQLiteOperations(DatabaseOperations):
         if not ids:
             return []
         now, at = self._now_sql(request.now)
-        until = self._now_sql(request.now)[0]
-        if request.now is None:
+        if not at:
             until = f"STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', '+{request.lease:.3f} seconds')"
             lease: list[Any] = []
         else:
@@ -200,23 +189,29 @@ class SQLiteOperations(DatabaseOperations):
             statuses=statuses,
             insert=f"INSERT INTO {LIVE} ({', '.join(MOVING)}, status, rank) "
             f"SELECT {columns}, 'READY', -priority FROM {DONE}",
-            reason=reason,
+            values=[reason],
         )
 
     def withdraw(self, ids: Sequence[str], *, reason: str) -> list[str]:
         columns = ", ".join("%s" if name == "reason" else name for name in MOVING)
-        now, _ = self._now_sql(None)
+        now, at = self._now_sql(None)
         return self._move(
             ids,
             source=LIVE,
             statuses=("SCHEDULED", "WAITING", "READY"),
             insert=f"INSERT INTO {DONE} ({', '.join(MOVING)}, status, finished_at) "
             f"SELECT {columns}, 'CANCELLED', {now} FROM {LIVE}",
-            reason=reason,
+            values=[reason, *at],
         )
 
     def _move(
-        self, ids: Sequence[str], *, source: str, statuses: Sequence[str], insert: str, reason: str
+        self,
+        ids: Sequence[str],
+        *,
+        source: str,
+        statuses: Sequence[str],
+        insert: str,
+        values: Sequence[Any],
     ) -> list[str]:
         moved = []
         where = f"WHERE id = %s AND status IN ({', '.join(['%s'] * len(statuses))})"
@@ -225,7 +220,7 @@ class SQLiteOperations(DatabaseOperations):
             with self.connection.cursor() as cursor:
                 for pk in ids:
                     key = (self.id_to_db(pk), *statuses)
-                    cursor.execute(f"{insert} {where}", (reason, *key))
+                    cursor.execute(f"{insert} {where}", (*values, *key))
                     if cursor.rowcount:
                         cursor.execute(f"DELETE FROM {source} {where}", key)
                         moved.append(self.id_from_db(pk))

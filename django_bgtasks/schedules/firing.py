@@ -54,9 +54,13 @@ class Fired:
 class Scheduler:
     """Fires what is due, for one process and the backends of one database."""
 
-    def __init__(self, alias: str, backends: Iterable[str]) -> None:
+    def __init__(
+        self, alias: str, backends: Iterable[str], *, names: Iterable[str] | None = None
+    ) -> None:
+        """names are those of the schedules to fire, None for all."""
         self._alias = alias
         self._backends = list(backends)
+        self._names = None if names is None else list(names)
         # Schedules whose tasks this process doesn't know, and until when it leaves them.
         self._unknown: dict[int, float] = {}
         # The latest time of the database that was seen.
@@ -91,15 +95,19 @@ class Scheduler:
             fired.next_in = max(0.0, (first - looked_at).total_seconds())
         return fired
 
+    def next_look(self) -> datetime | None:
+        """Return when the first schedule is to be looked at, None if there is none."""
+        return self._rows().order_by("look_at").values_list("look_at", flat=True).first()
+
     def _look(self, now: datetime | None) -> tuple[datetime | None, datetime | None]:
         """
         Return when the first schedule is to be looked at, and the database's time.
 
         Neither is known where nothing is planned and now isn't given.
         """
-        rows = self._rows().order_by("look_at")
         if now is not None:
-            return rows.values_list("look_at", flat=True).first(), now
+            return self.next_look(), now
+        rows = self._rows().order_by("look_at")
         clock = operations_for(self._alias).now_expression(None)
         found = rows.annotate(now=clock).values_list("look_at", "now").first()
         return found or (None, None)
@@ -149,7 +157,8 @@ class Scheduler:
         Schedule.objects.using(self._alias).filter(pk=row.pk).update(**changes)
 
     def _schedules(self) -> Any:
-        return Schedule.objects.using(self._alias).filter(backend__in=self._backends)
+        rows = Schedule.objects.using(self._alias).filter(backend__in=self._backends)
+        return rows if self._names is None else rows.filter(name__in=self._names)
 
     def _rows(self) -> Any:
         now = time.monotonic()

@@ -8,13 +8,26 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from ..compat import task_enqueued, task_finished
+from ..compat import TaskResultDoesNotExist, task_enqueued, task_finished
 from ..signals import task_committed, task_retried
 from .connections import clean_connections
 from .execution import Execution
 from .observers import is_observed
 
 logger = logging.getLogger("django_bgtasks.worker")
+
+
+def send_enqueued(ids: Sequence[str], alias: str, backend: Any) -> None:
+    """Send task_enqueued and task_committed for tasks that were written without their signals."""
+    from ..results import fetch_result
+
+    for task_id in ids:
+        try:
+            result = fetch_result(task_id, alias)
+        except TaskResultDoesNotExist:
+            continue  # Pruned already.
+        task_enqueued.send_robust(type(backend), task_result=result)
+        task_committed.send_robust(type(backend), task_result=result)
 
 
 class Announcer:
@@ -46,21 +59,8 @@ class Announcer:
 
     def announce_enqueued(self, ids: Sequence[str], alias: str, backend: Any) -> None:
         """Send task_enqueued and task_committed for tasks that schedules enqueued."""
-        if not (is_observed(task_enqueued) or task_committed.receivers):
-            return
-        from ..compat import TaskResultDoesNotExist
-        from ..results import fetch_result
-
-        def send() -> None:
-            for task_id in ids:
-                try:
-                    result = fetch_result(task_id, alias)
-                except TaskResultDoesNotExist:
-                    continue  # Pruned already.
-                task_enqueued.send_robust(type(backend), task_result=result)
-                task_committed.send_robust(type(backend), task_result=result)
-
-        self._put(send)
+        if is_observed(task_enqueued) or task_committed.receivers:
+            self._put(lambda: send_enqueued(ids, alias, backend))
 
     def _put(self, action: Any) -> None:
         if self._thread is None:

@@ -186,7 +186,7 @@ class Execution(WorkersRun):
             self.has_run = True
             if self._state is not None and self._state.interrupt is not None:
                 reset_connections()
-            clean_connections()
+            self.leave_connections()
             if directory is not None and _working_directory() != directory:
                 with suppress(OSError):
                     os.chdir(directory)
@@ -272,10 +272,14 @@ class Execution(WorkersRun):
         finally:
             self.has_run = True
             try:
-                await sync_to_async(clean_connections, thread_sensitive=True)()
+                await sync_to_async(self.leave_connections, thread_sensitive=True)()
             except asyncio.CancelledError:
                 # It came too late to end anything but this.
-                await sync_to_async(clean_connections, thread_sensitive=True)()
+                await sync_to_async(self.leave_connections, thread_sensitive=True)()
+
+    def leave_connections(self) -> None:
+        """Leave this thread's connections as a new task expects them."""
+        clean_connections()
 
     def _is_worth_starting(self) -> bool:
         """Say whether to call the function; else its ending is made."""

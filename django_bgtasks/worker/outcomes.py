@@ -30,6 +30,35 @@ FLUSH_SECONDS = 0.025
 PROGRESS_SECONDS = 0.5
 
 
+def write_other(alias: str, execution: Execution) -> bool:
+    """Write an outcome that is no ending; say whether the task was ours still."""
+    held = (execution.row.id, execution.row.claim_id)
+    if execution.retry_delay is not None:
+        assert execution.errors is not None
+        return bool(
+            retry_later(
+                alias,
+                held,
+                delay=execution.retry_delay,
+                failures=execution.failures,
+                errors=execution.errors,
+                reason=execution.reason,
+                notes=execution.notes(),
+            )
+        )
+    if execution.put_off_delay is not None:
+        return bool(
+            put_off(
+                alias,
+                held,
+                delay=execution.put_off_delay,
+                reason=execution.reason,
+                notes=execution.notes(),
+            )
+        )
+    return True
+
+
 class Outcomes:
     """Executions that have run: written by the dispatcher, with its claims."""
 
@@ -72,29 +101,7 @@ class Outcomes:
                 self._write_other(execution)
 
     def _write_other(self, execution: Execution) -> None:
-        row = execution.row
-        held = (row.id, row.claim_id)
-        changed = 1
-        if execution.retry_delay is not None:
-            assert execution.errors is not None
-            changed = retry_later(
-                self._database,
-                held,
-                delay=execution.retry_delay,
-                failures=execution.failures,
-                errors=execution.errors,
-                reason=execution.reason,
-                notes=execution.notes(),
-            )
-        elif execution.put_off_delay is not None:
-            changed = put_off(
-                self._database,
-                held,
-                delay=execution.put_off_delay,
-                reason=execution.reason,
-                notes=execution.notes(),
-            )
-        if not changed and not execution.noted:
+        if not write_other(self._database, execution) and not execution.noted:
             self._drop([execution])
         execution.noted = True
 
