@@ -257,6 +257,12 @@ class Signature:
         """Whether there is a **kwargs."""
         return any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values())
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The values of the parameters that need not be given."""
+        parameters = self._signature.parameters.items()
+        return {name: p.default for name, p in parameters if p.default is not p.empty}
+
     def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return all arguments of a call that fits by their names, defaults included."""
         bound = self._signature.bind(*args, **kwargs)
@@ -282,6 +288,13 @@ class Signature:
             raise InvalidArguments(
                 f"{self.name}() got multiple values for argument {self._context!r}"
             )
+
+    def bind_some(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise InvalidArguments unless the function can be called with these and others."""
+        try:
+            self._signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.name}() {error}") from None
 
     def _explained(self, args: Sequence[Any], kwargs: Mapping[str, Any], otherwise: str) -> str:
         if not self._simple:

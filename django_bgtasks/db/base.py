@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Exists, Model, OuterRef, Value
+from django.db.models import DateTimeField, Exists, Model, OuterRef
 
 from ..ids import dashed
 from ..models.finished import FinishedTask
@@ -29,7 +29,7 @@ from ..models.step import Step
 from ..models.unique import UniqueKey
 from ..models.workflow import Node
 from ..states import LiveStatus
-from .clock import DatabaseNow, told
+from .clock import DatabaseNow, GivenNow, told
 from .exchanges import (
     ChangeDetector,
     ClaimedTask,
@@ -136,7 +136,7 @@ class DatabaseOperations:
     def now_expression(now: datetime | None) -> Any:
         """Return now for the ORM."""
         now = told() if now is None else now
-        return DatabaseNow() if now is None else Value(now, output_field=DateTimeField())
+        return DatabaseNow() if now is None else GivenNow(now, output_field=DateTimeField())
 
     def _claimed(self, rows: Iterable[Sequence[Any]], request: ClaimRequest) -> list[ClaimedTask]:
         """Return what was claimed in the order in which it should run."""

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
-from django.db.models import DateTimeField, Func
+from django.db.models import DateTimeField, Func, Value
 
 _instead: ContextVar[Callable[[], datetime] | None] = ContextVar("bgtasks_clock", default=None)
 
@@ -27,6 +27,15 @@ def told() -> datetime | None:
     """Return the time that told_by()'s clock tells, None where the database's own does."""
     clock = _instead.get()
     return None if clock is None else clock()
+
+
+class GivenNow(Value):
+    """A time that is given in the place of the database's."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # A bare parameter in a SELECT comes back as text.
+        sql, params = self.as_sql(compiler, connection)
+        return f"CAST({sql} AS DATETIME(6))", params
 
 
 class DatabaseNow(Func):
