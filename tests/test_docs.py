@@ -25,7 +25,7 @@ import time
 import tomllib
 import types
 import unittest
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.util import find_spec
@@ -39,7 +39,7 @@ from django.core.management import get_commands, load_command_class
 from django.db import ConnectionHandler, connections
 from django.db.models.signals import post_save
 from django.template import Context, Template
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, TestCase
 from django.utils.module_loading import import_string
 
 from django_bgtasks import DatabaseBackend, checks, compat, conf, registry, signals, transitions
@@ -48,6 +48,8 @@ from django_bgtasks.schedules import checks as schedule_checks
 from django_bgtasks.schedules import declarations
 from django_bgtasks.states import DJANGO_STATUS, FinalStatus, LiveStatus
 from django_bgtasks.templatetags.bgtasks import task_progress
+from django_bgtasks.testing import plugin
+from django_bgtasks.testing.recording import recording
 from django_bgtasks.worker.execution import Execution
 
 from .browser import chromium
@@ -706,6 +708,10 @@ class Shop:
             and issubclass(value, SimpleTestCase)
             and value.__module__ == namespace["__name__"]
         ]
+        functions = {k: v for k, v in namespace.items() if k.startswith("test_") and callable(v)}
+        if functions:
+            methods = {name: self.as_method(function) for name, function in functions.items()}
+            cases.append(type("Functions", (TestCase,), methods))
         assert cases
         loader = unittest.defaultTestLoader
         suite = unittest.TestSuite(map(loader.loadTestsFromTestCase, cases))
@@ -713,6 +719,20 @@ class Shop:
         result = unittest.TextTestRunner(stream=report).run(suite)
         assert result.testsRun
         assert result.wasSuccessful(), report.getvalue()
+
+    @staticmethod
+    def as_method(function):
+        """Return a test of pytest as one of a TestCase: with our fixture and our marker."""
+        marks = {mark.name for mark in getattr(function, "pytestmark", ())}
+        assert "django_db" in marks
+
+        def method(case):
+            mode = plugin.inline() if "bgtasks" in marks else nullcontext()
+            with mode, recording() as recorder:
+                fixtures = {"bgtasks": plugin.TasksOfTest(recorder)}
+                function(**{name: fixtures[name] for name in inspect.signature(function).parameters})
+
+        return method
 
     # Settings
 
