@@ -730,7 +730,8 @@ class Shop:
             mode = plugin.inline() if "bgtasks" in marks else nullcontext()
             with mode, recording() as recorder:
                 fixtures = {"bgtasks": plugin.TasksOfTest(recorder)}
-                function(**{name: fixtures[name] for name in inspect.signature(function).parameters})
+                wanted = inspect.signature(function).parameters
+                function(**{name: fixtures[name] for name in wanted})
 
         return method
 

@@ -28,17 +28,29 @@ class Contents:
     Rows of one table.
 
     kept are those that were there at the start, by primary key; made counts
-    the others by what they hold. Their keys differ from one past to the next:
-    a sequence goes on after a rollback.
+    the others by what they hold. keys are the primary keys of these, which differ
+    from one past to the next: a sequence goes on after a rollback.
     """
 
     kept: dict[str, Row] = field(default_factory=dict)
     made: Counter[Row] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+
+    def without(self, keys: set[str]) -> Contents:
+        """Return it with NEW in the place of each value that is one of keys."""
+
+        def masked(row: Row) -> Row:
+            return tuple((name, NEW if value in keys else value) for name, value in row)
+
+        made: Counter[Row] = Counter()
+        for row, count in self.made.items():
+            made[masked(row)] += count
+        return Contents({key: masked(row) for key, row in self.kept.items()}, made)
 
 
 def _model_of(table: str) -> type[Model] | None:
     for model in apps.get_models(include_auto_created=True):
-        if model._meta.db_table == table:
+        if model._meta.db_table == table and not model._meta.proxy:
             return model
     return None
 
@@ -120,6 +132,8 @@ class Reader:
                 contents.kept[repr(key)] = row
             else:
                 contents.made[row] += 1
+                if _is_given(model._meta.pk):
+                    contents.keys |= {repr(key), repr(str(key))}
         return contents
 
     def _shown(self, alias: str, column: Any, value: Any) -> str:

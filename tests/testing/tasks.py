@@ -246,3 +246,26 @@ def make_a_member(name):
     group, _ = Group.objects.get_or_create(name="new")
     user, _ = User.objects.get_or_create(username=name)
     user.groups.add(group)
+
+
+@task(atomic=True)
+def make_and_enqueue(name):
+    row = Effect.objects.create(name=name)
+    note.enqueue("of", row.pk)
+    note.enqueue("another", number=row.pk)
+
+
+@task
+def make_and_enqueue_twice(name):
+    row, _ = Effect.objects.get_or_create(name=name)
+    note.enqueue("of", row.pk)
+
+
+@task
+def credit_elsewhere(pk, amount):
+    Effect.objects.using("other").filter(pk=pk).update(number=F("number") + amount)
+
+
+@task
+def set_elsewhere(pk, number):
+    Effect.objects.using("other").filter(pk=pk).update(number=number)

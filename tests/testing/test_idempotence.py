@@ -5,6 +5,7 @@ from django.contrib.auth.models import Group, User
 
 from django_bgtasks.models import FinishedTask, QueuedTask
 from django_bgtasks.testing import assert_idempotent, capture_tasks
+from django_bgtasks.testing.crashes import _WRITES
 from tests.models import Effect
 
 from . import tasks
@@ -89,7 +90,14 @@ def test_a_row_that_is_made_once_has_another_key_each_time(in_transaction, accou
 @IN_BOTH
 def test_a_task_that_is_enqueued_twice_is_found(in_transaction, account):
     text = difference(tasks.enqueue_another)
-    assert "tests.testing.tasks.note(['child', 0], {}) on default is enqueued twice" in text
+    assert "tests.testing.tasks.note('child', 0) on default is enqueued twice" in text
+
+
+@IN_BOTH
+def test_the_key_of_a_new_row_may_be_an_argument(in_transaction, account):
+    assert_idempotent(tasks.make_and_enqueue, ("a",))
+    text = difference(tasks.make_and_enqueue_twice, ("a",))
+    assert "is enqueued twice, after one run once" in text
 
 
 @IN_BOTH
@@ -154,3 +162,30 @@ def test_rows_that_point_to_new_rows_are_compared():
     User.objects.create_user("ann")
     Group.objects.create(name="there")
     assert_idempotent(tasks.make_a_member, ("ann",))
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_all_databases_of_the_test_are_looked_at():
+    account = Effect.objects.using("other").create(name="account", number=10)
+    assert_idempotent(tasks.set_elsewhere, (account.pk, 5))
+    assert "number is 20, after one run 15" in difference(tasks.credit_elsewhere, (account.pk, 5))
+    account.refresh_from_db()
+    assert account.number == 10
+
+
+@pytest.mark.parametrize(
+    ("statement", "table"),
+    [
+        ('INSERT INTO "shop_order" ("id") VALUES (1)', "shop_order"),
+        ("INSERT OR IGNORE INTO shop_order VALUES (1)", "shop_order"),
+        ("REPLACE INTO `shop_order` VALUES (1)", "shop_order"),
+        ("\n  update shop_order SET a = 1", "shop_order"),
+        ("DELETE FROM shop_order", "shop_order"),
+        ("DELETE `shop_order` FROM `shop_order` INNER JOIN x ON 1", "shop_order"),
+        ("WITH a AS (SELECT 1) UPDATE shop_order SET a = 1", "shop_order"),
+        ("SELECT * FROM shop_order FOR UPDATE", None),
+    ],
+)
+def test_tables_are_found_in_statements(statement, table):
+    found = _WRITES.match(statement)
+    assert (found and found[1]) == table

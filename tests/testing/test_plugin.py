@@ -87,4 +87,4 @@ def test_a_marker_that_says_something_else_is_refused(tmp_path):
         "import pytest\n\n@pytest.mark.bgtasks('threads')\ndef test_it():\n    pass\n",
     )
     assert code == 1, output
-    assert '@pytest.mark.bgtasks(\'threads\'): write bgtasks("inline").' in output
+    assert "@pytest.mark.bgtasks('threads'): write bgtasks(\"inline\")." in output

@@ -387,3 +387,34 @@ def test_a_block_of_ones_own_is_refused(in_transaction):
 def test_without_a_backend_of_the_database_there_is_nothing_to_run():
     with pytest.raises(ImproperlyConfigured, match="DatabaseBackend"):
         run_tasks()
+
+
+ELSEWHERE = {
+    "default": {
+        "BACKEND": "django_bgtasks.DatabaseBackend",
+        "QUEUES": [],
+        "OPTIONS": {"DATABASE": "other"},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "in_transaction",
+    [
+        pytest.param(True, marks=pytest.mark.django_db(databases=["default", "other"])),
+        pytest.param(
+            False, marks=pytest.mark.django_db(transaction=True, databases=["default", "other"])
+        ),
+    ],
+)
+@override_settings(TASKS=ELSEWHERE)
+def test_tasks_of_another_database_run(in_transaction):
+    tasks.note.enqueue("a")
+    tasks.fail_twice.enqueue("b")
+    chain(flows.give.with_args(3), flows.show.with_args(previous)).enqueue()
+    assert run_tasks().successful == 4
+    assert FinishedTask.objects.using("other").count() == 4
+    assert not FinishedTask.objects.exists()
+    tasks.fail.enqueue()
+    with pytest.raises(ValueError, match="oh"):
+        run_tasks()
