@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from .. import registry
+from .. import registry, transitions
 from ..exceptions import TaskFailed, Undecipherable, UnknownTask
 from ..models.limit import LimitKey, LimitWait
 from ..models.queued import QueuedTask
@@ -116,7 +116,7 @@ class _Runner:
         self._clock = clock
         self._done = done
         self._raise_errors = raise_errors
-        self._most = most
+        self._most = self._left = most
         self._slot = Slot(alias)
         self._scheduler: Scheduler | None = None
 
@@ -164,12 +164,14 @@ class _Runner:
         return [moment for moment in found if moment is not None]
 
     def _run(self, execution: Execution, *, pauses: bool) -> None:
-        if self._most <= 0:
+        row = execution.row
+        if self._left <= 0:
+            transitions.release(self._alias, [(row.id, row.claim_id)])
             raise RuntimeError(
-                f"So many attempts were made, and {execution.row.task_path} is next. Does a task "
-                "enqueue itself? run_tasks(most=...) allows more."
+                f"After {self._most:,} attempts there are still tasks; {row.task_path} is next. "
+                "Does one enqueue itself? run_tasks(most=...) allows more."
             )
-        self._most -= 1
+        self._left -= 1
         if not self._slot.run(execution, pauses=pauses):
             return
         done, ending = self._done, execution.ending
@@ -183,7 +185,7 @@ class _Runner:
         done.successful += ending.status == FinalStatus.SUCCESSFUL
         done.failed += ending.status == FinalStatus.FAILED
         done.cancelled += ending.status == FinalStatus.CANCELLED
-        done.tasks.append(fetch_result(execution.row.id, self._alias))
+        done.tasks.append(fetch_result(row.id, self._alias))
         if self._raise_errors and ending.status == FinalStatus.FAILED:
             _surface(execution)
 

@@ -207,6 +207,7 @@ def test_a_task_without_an_end_is_told_of():
     tasks.enqueue_itself.enqueue()
     with pytest.raises(RuntimeError, match=r"tests\.testing\.tasks\.enqueue_itself .*most="):
         run_tasks(most=20)
+    assert states() == ["READY", *["SUCCESSFUL"] * 20]
 
 
 @IN_BOTH

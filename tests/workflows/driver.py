@@ -11,6 +11,7 @@ from django_bgtasks.ids import new_id
 from django_bgtasks.models import QueuedTask
 from django_bgtasks.states import LiveStatus
 from django_bgtasks.worker.execution import Execution
+from django_bgtasks.worker.outcomes import write_other
 
 
 class Driver:
@@ -47,18 +48,7 @@ class Driver:
             return True
         if execution.ending is not None:
             return held[0] in transitions.exchange(self.database, [execution.ending], None).ended
-        if execution.retry_delay is not None:
-            return transitions.retry_later(
-                self.database,
-                held,
-                delay=execution.retry_delay,
-                failures=execution.failures,
-                errors=execution.errors,
-                reason=execution.reason,
-            )
-        return transitions.put_off(
-            self.database, held, delay=execution.put_off_delay or 0, reason=execution.reason
-        )
+        return write_other(self.database, execution)
 
     def step(self):
         """Run one task; say whether there was one."""
