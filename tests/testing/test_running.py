@@ -356,6 +356,16 @@ def test_schedules_fire_when_time_goes_on(in_transaction, monkeypatch):
     assert [due.hour for due in fired] == [13, 14, 15]
 
 
+@IN_BOTH
+def test_a_second_journey_fires_nothing_twice(in_transaction, monkeypatch):
+    schedule("0 * * * *", name="hourly", tz="UTC", args=["hourly"])(tasks.note)
+    moment = datetime(2030, 5, 1, 12, 30, tzinfo=UTC)
+    monkeypatch.setattr(timezone, "now", lambda: moment)
+    assert run_tasks(until=timedelta(hours=1)).successful == 1
+    assert run_tasks(until=timedelta(hours=1)).successful == 0
+    assert run_tasks(until=timedelta(hours=3)).successful == 2
+
+
 @pytest.mark.django_db
 def test_only_schedules_that_are_named_fire():
     schedule("* * * * *", name="often", args=["often"])(tasks.note)
