@@ -27,6 +27,8 @@ RESULTS = int(os.environ.get("BGTASKS_CONSOLE_ROWS", "20000"))
 LIVE = max(2_000, RESULTS // 10)
 #: Statements of a page, those of Django's session and user among them.
 LIST, DETAIL = 15, 12
+#: For a task, whose page has the graph if it is in a workflow.
+TASK = 14
 #: Ways to ask for a list, besides its first page.
 QUESTIONS = {
     "queuedtask": (
@@ -114,6 +116,8 @@ def pages():
     words = {"short": str(ids[7])[-8:], "middle": str(ids[-1])}
     for address in addresses():
         budget = DETAIL if address.needs_row else LIST
+        if address.name == "change" and address.model in (QueuedTask, FinishedTask):
+            budget = TASK
         for number, url in enumerate(urls(address, most=1)):
             yield f"{address} {number}" if number else str(address), url, budget
             if address.name == "changelist":
