@@ -319,3 +319,11 @@ def refuse_card(user, card, options=None):
 @task
 def sign_in(user, options):
     return {"user": user, "access_token": "r3turned-s3cret"}
+
+
+@task
+def charge_order(order, fixed):
+    """Fail for a bug that is fixed once the file is there."""
+    if not os.path.exists(fixed):
+        raise KeyError(f"order {order} has no currency")
+    return order

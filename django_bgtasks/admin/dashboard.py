@@ -21,6 +21,7 @@ from django.utils.translation import ngettext
 
 from .. import failures as causes
 from ..models import (
+    BulkVerb,
     Dashboard,
     FailureGroup,
     FinishedTask,
@@ -35,6 +36,7 @@ from ..monitoring.snapshot import Counted, Snapshot, take_snapshot
 from ..statistics.reading import WINDOWS, Series, TaskSums, Window, read_series, read_tasks
 from ..workers import condition_of
 from . import badges, charts
+from .bulk_page import may_act
 from .display import duration, moment, relative, short_moment, visible
 from .pages import PageAdmin
 
@@ -121,6 +123,7 @@ class DashboardAdmin(PageAdmin):
         if not links.may(FailureGroup):
             return None
         found = causes.top(self.alias, now=now)
+        may_retry = links.may(FinishedTask) and may_act(self, links.request, BulkVerb.RETRY)
         return {
             "rows": [
                 {
@@ -141,6 +144,11 @@ class DashboardAdmin(PageAdmin):
                     "first": short_moment(cause.group.first_seen, now),
                     "last": short_moment(cause.group.last_seen, now),
                     "address": links.to(FailureGroup, "change", cause.group.pk),
+                    "retry_address": links.to(
+                        FinishedTask, "bulk", cause=cause.group.pk, verb=BulkVerb.RETRY.value
+                    )
+                    if may_retry
+                    else "",
                 }
                 for cause in found.open
             ],
@@ -167,7 +175,7 @@ class Links:
 
     def __init__(self, page: PageAdmin, request: HttpRequest) -> None:
         self._page = page
-        self._request = request
+        self.request = request
         self._seen: dict[Any, bool] = {}
 
     def may(self, model: Any) -> bool:
@@ -175,7 +183,7 @@ class Links:
         if model not in self._seen:
             registered = self._page.admin_site._registry.get(model)
             self._seen[model] = registered is not None and registered.has_view_permission(
-                self._request
+                self.request
             )
         return self._seen[model]
 
